@@ -1,0 +1,52 @@
+// From the statistics of a row or channel to the coefficients of the loops over its elements. Scalar, in double;
+// shared by the kernels and the plans, each of which compiles its own internal copy (hence the anonymous namespace).
+#pragma once
+
+#include "table.hpp"
+
+namespace {
+
+using namespace normkit;
+
+// rstd = 1 / sqrt(var + eps), or out_of_range where T has no room for x − mean, its square or x̂.
+// A row with NaN or Inf is in range: its result is NaN whichever way it is computed.
+template <class T>
+inline double in_range(double rstd, double var, double eps, double mean) {
+  // Squares below the normal numbers of T are lost, which matters when eps does not cover them.
+  constexpr double lost = sizeof(T) == sizeof(float) ? 0x1p-90 : 0x1p-900;
+  if (!(mean - mean == 0.0)) return rstd;
+  const bool fits = rstd >= SafeRange<T>::rstd_min && rstd <= SafeRange<T>::rstd_max;
+  return fits && (var >= lost || eps >= 0x1p60 * lost) ? rstd : out_of_range;
+}
+
+template <class T>
+inline bool is_out_of_range(double rstd) {
+  return rstd < SafeRange<T>::rstd_min || rstd > SafeRange<T>::rstd_max;
+}
+
+// x̂ = (x − center)·rstd + shift; shift = −(mean − center)·rstd restores what rounding the mean to T lost.
+template <class T>
+inline Affine<T> standardize(Sum mean, double rstd) {
+  const T center = static_cast<T>(mean.hi);
+  const double c = (mean.hi - static_cast<double>(center)) + mean.lo;
+  return {center, static_cast<T>(rstd), static_cast<T>(-c * rstd)};
+}
+
+// The mean of x to twice double precision, given that `mean` is the mean that the forward pass rounded to double.
+// A mean that is further off than rounding explains was not computed from this x, and stands as it is.
+inline Sum refine_mean(double mean, Sum exact) {
+  const double rest = (exact.hi - mean) + exact.lo;
+  const double rounding = 0x1p-51 * (mean < 0.0 ? -mean : mean);
+  return {mean, rest <= rounding && rest >= -rounding ? rest : 0.0};
+}
+
+// With x̂ = (x − mean)·rstd: dx = rstd·(g − mean(g) − x̂·mean(g·x̂)).
+template <class T>
+inline RowGradient<T> row_gradient(GradientSums sums, Sum mean, double rstd, double count) {
+  const Affine<T> x_hat = standardize<T>(mean, rstd);
+  const double mean_g = (sums.g.hi + sums.g.lo) / count;
+  const double mean_gx = (sums.gd.hi + sums.gd.lo) * rstd / count;
+  return {x_hat.center, x_hat.scale, x_hat.shift, static_cast<T>(rstd * mean_g), static_cast<T>(rstd * mean_gx)};
+}
+
+}  // namespace

@@ -1,0 +1,45 @@
+// Compiled once per instruction set, each time with NORMKIT_ISA naming it. Exports exactly one symbol: the table.
+#include "coefficients.hpp"
+#include "loops.hpp"
+#include "simd.hpp"
+#include "table.hpp"
+#include "wide.hpp"
+
+#include "moments.inl"
+
+#include "batch_norm.inl"
+#include "layer_norm.inl"
+
+#define NORMKIT_JOIN_(a, b) a##b
+#define NORMKIT_JOIN(a, b) NORMKIT_JOIN_(a, b)
+#define NORMKIT_TEXT_(a) #a
+#define NORMKIT_TEXT(a) NORMKIT_TEXT_(a)
+
+namespace {
+
+template <class T>
+constexpr Kernels<T> table() {
+  return {
+      moments<T>,
+      column_moments<T>,
+      layer_norm_rows<T>,
+      normalize<T>,
+      layer_norm_backward_rows<T>,
+      layer_norm_backward_columns<T>,
+      affine<T>,
+      column_affine<T>,
+      gradient_sums<T>,
+      column_gradient_sums<T>,
+      gradient_affine<T>,
+      column_gradient_affine<T>,
+  };
+}
+
+}  // namespace
+
+namespace normkit {
+
+extern const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA);
+const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA) = {NORMKIT_TEXT(NORMKIT_ISA), table<float>(), table<double>()};
+
+}  // namespace normkit

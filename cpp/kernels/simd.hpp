@@ -1,0 +1,209 @@
+// The one vector type: Vec<T>, as wide as the registers of the target, over GCC/Clang vector extensions.
+// Intrinsics stand here and nowhere else, where the extensions have no word for it.
+#pragma once
+
+#include "table.hpp"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define NORMKIT_INLINE inline __attribute__((always_inline))
+
+namespace {
+
+using namespace normkit;
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+
+template <class T>
+constexpr Index lanes = vector_bytes / static_cast<int>(sizeof(T));
+
+template <class T>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  typedef float type __attribute__((vector_size(vector_bytes)));
+  typedef float half __attribute__((vector_size(vector_bytes / 2)));
+  typedef std::int32_t mask __attribute__((vector_size(vector_bytes)));
+};
+template <>
+struct VecOf<double> {
+  typedef double type __attribute__((vector_size(vector_bytes)));
+  typedef std::int64_t mask __attribute__((vector_size(vector_bytes)));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+template <class T>
+using Mask = typename VecOf<T>::mask;
+using HalfFloats = VecOf<float>::half;  // as many floats as Vec<double> has lanes
+
+// How much of a vector a loop body works on: all lanes, or the first n (0 < n < lanes).
+struct Full {};
+struct Part {
+  Index n;
+};
+template <class N>
+constexpr bool is_part = false;
+template <>
+constexpr bool is_part<Part> = true;
+
+template <class T>
+NORMKIT_INLINE Vec<T> broadcast(T value) {
+  return value - Vec<T>{};
+}
+
+template <class T>
+NORMKIT_INLINE Vec<T> load(const T* p, Full) {
+  Vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+NORMKIT_INLINE void store(T* p, Vec<T> v, Full) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+template <class T>
+NORMKIT_INLINE Mask<T> first_lanes(Index n) {
+  Mask<T> index;
+  for (int i = 0; i < lanes<T>; ++i) index[i] = i;
+  return index < (static_cast<decltype(index[0] + 0)>(n) - Mask<T>{});
+}
+
+// Lanes outside the part become +0.
+template <class T>
+NORMKIT_INLINE Vec<T> keep(Vec<T> v, Full) {
+  return v;
+}
+template <class T>
+NORMKIT_INLINE Vec<T> keep(Vec<T> v, Part part) {
+  return reinterpret_cast<Vec<T>>(reinterpret_cast<Mask<T>>(v) & first_lanes<T>(part.n));
+}
+
+#if defined(__AVX512F__)
+NORMKIT_INLINE __mmask16 mask_of(Part part) { return static_cast<__mmask16>((1u << part.n) - 1); }
+NORMKIT_INLINE Vec<float> load(const float* p, Part part) { return _mm512_maskz_loadu_ps(mask_of(part), p); }
+NORMKIT_INLINE Vec<double> load(const double* p, Part part) {
+  return _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask_of(part)), p);
+}
+NORMKIT_INLINE HalfFloats load_half(const float* p, Part part) {
+  return _mm256_maskz_loadu_ps(static_cast<__mmask8>(mask_of(part)), p);
+}
+NORMKIT_INLINE void store(float* p, Vec<float> v, Part part) { _mm512_mask_storeu_ps(p, mask_of(part), v); }
+NORMKIT_INLINE void store(double* p, Vec<double> v, Part part) {
+  _mm512_mask_storeu_pd(p, static_cast<__mmask8>(mask_of(part)), v);
+}
+NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
+NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return _mm512_fmadd_pd(a, b, c); }
+#elif defined(__AVX2__)
+NORMKIT_INLINE Vec<float> load(const float* p, Part part) {
+  return _mm256_maskload_ps(p, reinterpret_cast<__m256i>(first_lanes<float>(part.n)));
+}
+NORMKIT_INLINE Vec<double> load(const double* p, Part part) {
+  return _mm256_maskload_pd(p, reinterpret_cast<__m256i>(first_lanes<double>(part.n)));
+}
+NORMKIT_INLINE HalfFloats load_half(const float* p, Part part) {
+  return _mm_maskload_ps(p, _mm256_castsi256_si128(reinterpret_cast<__m256i>(first_lanes<float>(part.n))));
+}
+NORMKIT_INLINE void store(float* p, Vec<float> v, Part part) {
+  _mm256_maskstore_ps(p, reinterpret_cast<__m256i>(first_lanes<float>(part.n)), v);
+}
+NORMKIT_INLINE void store(double* p, Vec<double> v, Part part) {
+  _mm256_maskstore_pd(p, reinterpret_cast<__m256i>(first_lanes<double>(part.n)), v);
+}
+NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return _mm256_fmadd_ps(a, b, c); }
+NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return _mm256_fmadd_pd(a, b, c); }
+#else
+template <class T>
+NORMKIT_INLINE Vec<T> load(const T* p, Part part) {
+  Vec<T> v{};
+  __builtin_memcpy(&v, p, static_cast<std::size_t>(part.n) * sizeof(T));
+  return v;
+}
+NORMKIT_INLINE HalfFloats load_half(const float* p, Part part) {
+  HalfFloats v{};
+  __builtin_memcpy(&v, p, static_cast<std::size_t>(part.n) * sizeof(float));
+  return v;
+}
+template <class T>
+NORMKIT_INLINE void store(T* p, Vec<T> v, Part part) {
+  __builtin_memcpy(p, &v, static_cast<std::size_t>(part.n) * sizeof(T));
+}
+#endif
+NORMKIT_INLINE HalfFloats load_half(const float* p, Full) {
+  HalfFloats v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+#if defined(__FMA__)
+NORMKIT_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#elif defined(__aarch64__)
+NORMKIT_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return reinterpret_cast<Vec<float>>(vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a),
+                                                reinterpret_cast<float32x4_t>(b)));
+}
+NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return reinterpret_cast<Vec<double>>(vfmaq_f64(reinterpret_cast<float64x2_t>(c), reinterpret_cast<float64x2_t>(a),
+                                                 reinterpret_cast<float64x2_t>(b)));
+}
+#endif
+
+// a + b = sum + error exactly (Knuth's TwoSum); V is double or Vec<double>.
+template <class V>
+NORMKIT_INLINE V two_sum(V a, V b, V& error) {
+  const V sum = a + b;
+  const V b_seen = sum - a;
+  error = (a - (sum - b_seen)) + (b - b_seen);
+  return sum;
+}
+
+#if defined(__FMA__) || defined(__aarch64__)
+// a·b = product + error exactly.
+template <class V>
+NORMKIT_INLINE V two_product(V a, V b, V& error) {
+  const V product = a * b;
+  error = fma(a, b, -product);
+  return product;
+}
+#else
+// Without a fused multiply-add: Veltkamp's split and Dekker's product.
+template <class V>
+NORMKIT_INLINE V two_product(V a, V b, V& error) {
+  constexpr double splitter = 0x1p27 + 1;
+  const V a_scaled = a * splitter, b_scaled = b * splitter;
+  const V a_high = a_scaled - (a_scaled - a), b_high = b_scaled - (b_scaled - b);
+  const V a_low = a - a_high, b_low = b - b_high;
+  const V product = a * b;
+  error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
+  return product;
+}
+template <class V>
+NORMKIT_INLINE V emulated_fma(V a, V b, V c) {
+  V product_error, sum_error;
+  const V product = two_product(a, b, product_error);
+  const V sum = two_sum(product, c, sum_error);
+  return sum + (sum_error + product_error);
+}
+NORMKIT_INLINE double fma(double a, double b, double c) { return emulated_fma(a, b, c); }
+NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return emulated_fma(a, b, c); }
+// The product of two floats is exact in double; what is lost is one double rounding.
+NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  Vec<float> result;
+  for (int i = 0; i < lanes<float>; ++i)
+    result[i] = static_cast<float>(static_cast<double>(a[i]) * static_cast<double>(b[i]) + static_cast<double>(c[i]));
+  return result;
+}
+#endif
+
+}  // namespace

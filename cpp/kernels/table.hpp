@@ -1,0 +1,154 @@
+// The contract between the plans (cpp/norm) and the kernels: plain structs and a table of function pointers.
+// Kernels check nothing, allocate nothing and know no threads; a plan calls them on a block of the work.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace normkit {
+
+using Index = std::int64_t;
+
+// The elements of one row or channel: `outer` runs of `inner` consecutive elements, `stride` apart.
+struct Runs {
+  Index outer, stride, inner;
+};
+
+// Unevaluated sum hi + lo. For float data lo is 0: a double holds all that is needed.
+struct Sum {
+  double hi, lo;
+};
+
+// Mean and Σ(x − mean)² of a block of elements.
+struct BlockMoments {
+  Sum mean;
+  double m2;
+};
+
+// Σ dy·weight and Σ dy·weight·(x − mean) of a block of elements.
+struct GradientSums {
+  Sum g, gd;
+};
+
+// y = (x − center)·scale + shift
+template <class T>
+struct Affine {
+  T center, scale, shift;
+};
+
+// dx = dy·dy_scale + ((x − center)·scale + shift)
+template <class T>
+struct GradientAffine {
+  T center, scale, shift, dy_scale;
+};
+
+// Coefficients of one column each; arrays of length cols.
+template <class T>
+struct AffineColumns {
+  const T *center, *scale, *shift;
+};
+template <class T>
+struct GradientAffineColumns {
+  const T *center, *scale, *shift, *dy_scale;
+};
+
+// One value per column, in planes of length cols; the low planes are 0 for float data.
+struct ColumnMoments {
+  double *mean, *mean_lo, *m2;
+};
+struct ColumnMean {
+  const double *mean, *mean_lo;
+};
+struct ColumnGradientSums {
+  double *g, *g_lo, *gd, *gd_lo;
+};
+
+// `rows` rows of `cols` elements, consecutive rows `stride` elements apart.
+struct Block {
+  Index rows, stride, cols;
+};
+
+// x, y: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows).
+template <class T>
+struct LayerNormForward {
+  const T* x;
+  T* y;
+  const T *weight, *bias;
+  double *mean, *rstd;
+  Index cols;
+  double eps;
+};
+
+// dy, x, dx: (rows, cols); weight: (cols) or null; mean, rstd: (rows).
+template <class T>
+struct LayerNormBackward {
+  const T *dy, *x;
+  T* dx;
+  const T* weight;
+  const double *mean, *rstd;
+  Index cols;
+};
+
+// One row's part in its gradient: x̂ = (x − center)·rstd + shift, dx = rstd·g − (mean_g + x̂·mean_gx),
+// where mean_g and mean_gx are already multiplied by rstd.
+template <class T>
+struct RowGradient {
+  T center, rstd, shift, mean_g, mean_gx;
+};
+
+// Planes of doubles that a column accumulator takes: a double for float data, a pair for double data.
+template <class T>
+inline constexpr int accumulator_planes = sizeof(T) / sizeof(float);
+
+template <class T>
+struct Kernels {
+  BlockMoments (*moments)(const T* x, Runs runs);
+  void (*column_moments)(const T* x, Block block, ColumnMoments out);
+
+  // Mean, rstd and y of the rows [begin, end). A row whose statistics leave the range of T is left alone
+  // and its rstd set to `out_of_range`; returns how many those are.
+  Index (*layer_norm_rows)(const LayerNormForward<T>& args, Index begin, Index end);
+  // y = ((x − center)·scale + shift)·weight + bias over n elements
+  void (*normalize)(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine);
+
+  // dx of the rows [begin, end); adds Σ dy·x̂ and Σ dy to dweight and dbias, accumulators of cols columns.
+  // Rows whose rstd is out of range are left out of dx and dweight; returns how many those are.
+  Index (*layer_norm_backward_rows)(const LayerNormBackward<T>& args, Index begin, Index end, double* dweight,
+                                    double* dbias);
+  // The same for the columns [first, first + cols) of all rows [0, end), the row sums being known.
+  void (*layer_norm_backward_columns)(const LayerNormBackward<T>& args, Index end, Index first, Index cols,
+                                      const RowGradient<T>* gradients, double* dweight, double* dbias);
+
+  void (*affine)(const T* x, T* y, Runs runs, Affine<T> affine);
+  void (*column_affine)(const T* x, T* y, Block block, AffineColumns<T> affine);
+
+  // weight: null or, for a single run, (inner)
+  GradientSums (*gradient_sums)(const T* dy, const T* x, const T* weight, Runs runs, Sum mean);
+  void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, ColumnGradientSums out);
+  void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine);
+  void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine);
+};
+
+struct KernelSet {
+  const char* isa;
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+// Marks a row or channel that a kernel left alone.
+inline constexpr double out_of_range = -1.0;
+
+// rstd between these bounds keeps x − mean, its products and its squares inside the normal range of T;
+// beyond them the plans compute in a wider type.
+template <class T>
+struct SafeRange;
+template <>
+struct SafeRange<float> {
+  static constexpr double rstd_min = 0x1p-60, rstd_max = 0x1p60;
+};
+template <>
+struct SafeRange<double> {
+  static constexpr double rstd_min = 0x1p-400, rstd_max = 0x1p400;
+};
+
+}  // namespace normkit

@@ -1,0 +1,183 @@
+// Wide<T>: one vector of values with twice the precision of T, for sums that must not lose digits.
+// For float a vector of doubles; for double an unevaluated pair hi + lo (double-double, error-free transformations:
+// Ogita, Rump & Oishi 2005). Both have the lanes of Vec<double>, so one kernel text serves both.
+#pragma once
+
+#include "simd.hpp"
+#include "table.hpp"
+
+namespace {
+
+template <class T>
+struct Wide;
+template <>
+struct Wide<float> {
+  Vec<double> hi;
+};
+template <>
+struct Wide<double> {
+  Vec<double> hi, lo;
+};
+
+constexpr Index wide_lanes = lanes<double>;
+template <class T>
+constexpr int wides_per_vector = static_cast<int>(lanes<T> / wide_lanes);
+
+template <class N>
+NORMKIT_INLINE Wide<float> widen(const float* p, N n) {
+  return {__builtin_convertvector(load_half(p, n), Vec<double>)};
+}
+template <class N>
+NORMKIT_INLINE Wide<double> widen(const double* p, N n) {
+  return {load(p, n), Vec<double>{}};
+}
+
+// The k-th part of a vector: a Vec<float> holds two Wide<float>, a Vec<double> is one Wide<double>.
+template <int k>
+NORMKIT_INLINE Wide<float> widen_part(Vec<float> v) {
+  HalfFloats half;
+  __builtin_memcpy(&half, reinterpret_cast<const char*>(&v) + k * sizeof half, sizeof half);
+  return {__builtin_convertvector(half, Vec<double>)};
+}
+template <int k>
+NORMKIT_INLINE Wide<double> widen_part(Vec<double> v) {
+  return {v, Vec<double>{}};
+}
+
+NORMKIT_INLINE Wide<float> keep(Wide<float> a, Full) { return a; }
+NORMKIT_INLINE Wide<double> keep(Wide<double> a, Full) { return a; }
+NORMKIT_INLINE Wide<float> keep(Wide<float> a, Part part) { return {keep<double>(a.hi, part)}; }
+NORMKIT_INLINE Wide<double> keep(Wide<double> a, Part part) {
+  return {keep<double>(a.hi, part), keep<double>(a.lo, part)};
+}
+
+NORMKIT_INLINE Wide<float> operator+(Wide<float> a, Wide<float> b) { return {a.hi + b.hi}; }
+NORMKIT_INLINE Wide<double> operator+(Wide<double> a, Wide<double> b) {
+  Vec<double> error;
+  const Vec<double> sum = two_sum(a.hi, b.hi, error);
+  return {sum, (a.lo + b.lo) + error};
+}
+NORMKIT_INLINE Wide<float> operator-(Wide<float> a, Wide<float> b) { return {a.hi - b.hi}; }
+NORMKIT_INLINE Wide<double> operator-(Wide<double> a, Wide<double> b) { return a + Wide<double>{-b.hi, -b.lo}; }
+NORMKIT_INLINE Wide<float> operator*(Wide<float> a, Wide<float> b) { return {a.hi * b.hi}; }
+NORMKIT_INLINE Wide<double> operator*(Wide<double> a, Wide<double> b) {
+  Vec<double> error;
+  const Vec<double> product = two_product(a.hi, b.hi, error);
+  return {product, error + (a.hi * b.lo + a.lo * b.hi)};
+}
+
+// sum + a·b
+NORMKIT_INLINE Wide<float> multiply_add(Wide<float> a, Wide<float> b, Wide<float> sum) {
+  return {fma(a.hi, b.hi, sum.hi)};
+}
+NORMKIT_INLINE Wide<double> multiply_add(Wide<double> a, Wide<double> b, Wide<double> sum) { return sum + a * b; }
+
+template <class T>
+NORMKIT_INLINE Wide<T> broadcast_wide(Sum value) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return {broadcast(value.hi)};
+  else
+    return {broadcast(value.hi), broadcast(value.lo)};
+}
+
+template <class T>
+NORMKIT_INLINE Sum lane(Wide<T> a, Index i) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return {a.hi[i], 0.0};
+  else
+    return {a.hi[i], a.lo[i]};
+}
+
+// A scalar sum with the precision of Wide<T>.
+NORMKIT_INLINE Sum add(Sum a, Sum b) {
+  double error;
+  const double sum = two_sum(a.hi, b.hi, error);
+  return {sum, (a.lo + b.lo) + error};
+}
+
+// a / n: hi is the nearest double to the quotient, lo what it leaves (0 for float data).
+template <class T, class V>
+NORMKIT_INLINE V quotient(V hi, V lo, V n, V& rest) {
+  const V first = hi / n;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    rest = V{};
+    return first;
+  } else {
+    const V correction = (fma(-first, n, hi) + lo) / n;
+    const V rounded = first + correction;
+    rest = correction - (rounded - first);
+    return rounded;
+  }
+}
+template <class T>
+NORMKIT_INLINE Sum divide(Sum a, double n) {
+  Sum result;
+  result.hi = quotient<T>(a.hi, a.lo, n, result.lo);
+  return result;
+}
+
+// 1 / sqrt(m2/count + eps), for double data right to a rounding: a Newton step on the residual 1 − (m2/count + eps)·r².
+template <class T>
+NORMKIT_INLINE double reciprocal_deviation(double m2, double count, double eps) {
+  const Sum var = divide<T>({m2, 0.0}, count);
+  double var_rest, square_rest, product_rest;
+  const double shifted = two_sum(var.hi, eps, var_rest), r = 1.0 / __builtin_sqrt(shifted);
+  if constexpr (sizeof(T) == sizeof(float)) return r;
+  const double square = two_product(r, r, square_rest), product = two_product(shifted, square, product_rest);
+  const double residual = (1.0 - product) - product_rest - shifted * square_rest - (var_rest + var.lo) * square;
+  return residual - residual == 0.0 ? r + 0.5 * r * residual : r;
+}
+
+NORMKIT_INLINE Wide<float> divide(Wide<float> a, double n) {
+  Vec<double> rest;
+  return {quotient<float>(a.hi, Vec<double>{}, broadcast(n), rest)};
+}
+NORMKIT_INLINE Wide<double> divide(Wide<double> a, double n) {
+  Wide<double> result;
+  result.hi = quotient<double>(a.hi, a.lo, broadcast(n), result.lo);
+  return result;
+}
+
+// Planes of doubles in memory, one value per column: hi, and lo where T is double.
+template <class T, class N>
+NORMKIT_INLINE Wide<T> load_planes(const double* hi, const double* lo, N n) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return {load(hi, n)};
+  else
+    return {load(hi, n), load(lo, n)};
+}
+template <class T, class N>
+NORMKIT_INLINE void store_planes(double* hi, double* lo, Wide<T> value, N n) {
+  store(hi, value.hi, n);
+  if constexpr (sizeof(T) == sizeof(float))
+    store(lo, Vec<double>{}, n);
+  else
+    store(lo, value.lo, n);
+}
+
+// Adds a vector of T to a column accumulator (see accumulator_planes): its planes are `cols` apart.
+template <class T, class N>
+NORMKIT_INLINE void add_to_planes(double* plane, Index cols, Vec<T> value, N n) {
+  const auto add_part = [&](Index at, Wide<T> part, auto m) {
+    double *hi = plane + at, *lo = sizeof(T) == sizeof(double) ? hi + cols : nullptr;
+    const Wide<T> sum = load_planes<T>(hi, lo, m) + part;
+    store(hi, sum.hi, m);
+    if constexpr (sizeof(T) == sizeof(double)) store(lo, sum.lo, m);
+  };
+  if constexpr (sizeof(T) == sizeof(double)) {
+    add_part(0, widen_part<0>(value), n);
+  } else if constexpr (is_part<N>) {
+    const Index count = n.n;
+    if (count <= wide_lanes) {
+      add_part(0, widen_part<0>(value), Part{count});
+    } else {
+      add_part(0, widen_part<0>(value), Full{});
+      add_part(wide_lanes, widen_part<1>(value), Part{count - wide_lanes});
+    }
+  } else {
+    add_part(0, widen_part<0>(value), n);
+    add_part(wide_lanes, widen_part<1>(value), n);
+  }
+}
+
+}  // namespace

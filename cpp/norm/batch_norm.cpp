@@ -1,0 +1,60 @@
+// Which plan a batch norm takes, and the arrays that have no element.
+#include "norm/batch_norm.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace normkit {
+namespace {
+
+// Runs shorter than this would leave most lanes of a vector idle, so they are taken as columns.
+constexpr Index shortest_run = 32;
+
+bool goes_by_runs(const ChannelShape& shape) { return shape.inner >= shortest_run; }
+
+}  // namespace
+
+template <class T>
+void batch_norm_training(const BatchNormForward<T>& args, int threads) {
+  if (args.shape.size() == 0) {
+    std::fill(args.mean, args.mean + args.shape.channels, 0.0);
+    std::fill(args.var, args.var + args.shape.channels, 0.0);
+    std::fill(args.rstd, args.rstd + args.shape.channels, 1.0 / std::sqrt(args.eps));
+  } else if (goes_by_runs(args.shape)) {
+    forward_by_runs(args, true, threads);
+  } else {
+    forward_by_columns(args, true, threads);
+  }
+}
+
+template <class T>
+void batch_norm_inference(const BatchNormForward<T>& args, int threads) {
+  if (args.shape.size() == 0) {
+    for (Index c = 0; c < args.shape.channels; ++c) args.rstd[c] = 1.0 / std::sqrt(args.var[c] + args.eps);
+  } else if (goes_by_runs(args.shape)) {
+    forward_by_runs(args, false, threads);
+  } else {
+    forward_by_columns(args, false, threads);
+  }
+}
+
+template <class T>
+void batch_norm_backward(const BatchNormBackward<T>& args, bool training, int threads) {
+  if (args.shape.size() == 0) {
+    std::fill(args.dweight, args.dweight + args.shape.channels, T(0));
+    std::fill(args.dbias, args.dbias + args.shape.channels, T(0));
+  } else if (goes_by_runs(args.shape)) {
+    backward_by_runs(args, training, threads);
+  } else {
+    backward_by_columns(args, training, threads);
+  }
+}
+
+template void batch_norm_training(const BatchNormForward<float>&, int);
+template void batch_norm_training(const BatchNormForward<double>&, int);
+template void batch_norm_inference(const BatchNormForward<float>&, int);
+template void batch_norm_inference(const BatchNormForward<double>&, int);
+template void batch_norm_backward(const BatchNormBackward<float>&, bool, int);
+template void batch_norm_backward(const BatchNormBackward<double>&, bool, int);
+
+}  // namespace normkit

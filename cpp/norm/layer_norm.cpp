@@ -1,0 +1,250 @@
+// Plans of layer norm. x, y, dy, dx: (rows, cols).
+//
+// Short rows are the kernel's: statistics and result of a row while it is in cache, rows shared among the threads.
+// Long rows are cut into chunks that fit the first-level cache; their statistics are merged in chunk order, so that a
+// single row of a million elements uses every thread and still has one result.
+#include <cmath>
+
+#include "kernels/coefficients.hpp"
+#include "norm/careful.hpp"
+#include "norm/dispatch.hpp"
+#include "norm/merge.hpp"
+#include "norm/norm.hpp"
+#include "norm/sweeps.hpp"
+
+namespace normkit {
+namespace {
+
+// 16 KB, half of a usual first-level cache.
+template <class T>
+constexpr Index chunk_cols = 16384 / static_cast<Index>(sizeof(T));
+// Backward, a tile of rows of x and dy up to this length stays in a second-level cache.
+constexpr Index fused_backward_cols = 8192;
+
+template <class T>
+Index chunks_of(Index cols) {
+  return (cols + chunk_cols<T> - 1) / chunk_cols<T>;
+}
+template <class T>
+Index chunk_length(Index cols, Index chunk) {
+  return std::min(chunk_cols<T>, cols - chunk * chunk_cols<T>);
+}
+
+template <class T>
+void careful_row(const LayerNormForward<T>& args, Index row) {
+  const T* x = args.x + row * args.cols;
+  const Runs runs{1, 0, args.cols};
+  const CarefulMoments<T> moments = careful_moments(x, runs, args.eps);
+  args.mean[row] = static_cast<double>(moments.mean);
+  args.rstd[row] = static_cast<double>(moments.rstd);
+  careful_normalize(
+      x, args.y + row * args.cols, runs, moments.mean, moments.rstd,
+      [&](Index i) { return args.weight ? args.weight[i] : T(1); },
+      [&](Index i) { return args.bias ? args.bias[i] : T(0); });
+}
+
+template <class T>
+void short_rows(const LayerNormForward<T>& args, Index rows, int threads) {
+  const Kernels<T>& kernel = kernels<T>();
+  parallel(threads, [&](const Team& team) {
+    const Share mine = team.share(rows);
+    Index left_alone = kernel.layer_norm_rows(args, mine.begin, mine.end);
+    for (Index r = mine.begin; left_alone > 0; ++r)
+      if (args.rstd[r] == out_of_range) {
+        careful_row(args, r);
+        --left_alone;
+      }
+  });
+}
+
+// The statistics of all chunks of all rows: (rows, chunks).
+template <class T>
+void chunk_moments(const T* x, Index cols, Share pieces, BlockMoments* parts) {
+  const Kernels<T>& kernel = kernels<T>();
+  const Index chunks = chunks_of<T>(cols);
+  for (Index piece = pieces.begin; piece < pieces.end; ++piece) {
+    const Index row = piece / chunks, chunk = piece % chunks;
+    parts[piece] = kernel.moments(x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)});
+  }
+}
+
+template <class T>
+Moments<T> merge_chunks(Index cols, const BlockMoments* parts) {
+  return merge<T>(cols, [&](auto&& visit) {
+    for (Index chunk = 0; chunk < chunks_of<T>(cols); ++chunk) visit(chunk_length<T>(cols, chunk), parts[chunk]);
+  });
+}
+
+template <class T>
+void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
+  const Kernels<T>& kernel = kernels<T>();
+  const Index cols = args.cols, chunks = chunks_of<T>(cols);
+  const Scratch<BlockMoments> parts(rows * chunks);
+  const Scratch<Affine<T>> affine(rows);
+  const Scratch<bool> done(rows);
+  const auto statistics = [&](Index row, Index chunk) {
+    const T* x = args.x + row * cols + chunk * chunk_cols<T>;
+    parts[row * chunks + chunk] = kernel.moments(x, {1, 0, chunk_length<T>(cols, chunk)});
+  };
+  const auto finish = [&](Index row) {
+    const Moments<T> moments = merge_chunks<T>(cols, parts.data() + row * chunks);
+    args.mean[row] = moments.mean.hi;
+    args.rstd[row] = moments.rstd(args.eps);
+    affine[row] = standardize<T>(moments.mean, args.rstd[row]);
+    done[row] = args.rstd[row] == out_of_range;
+    if (done[row]) careful_row(args, row);
+  };
+  const auto apply = [&](Index row, Index chunk) {
+    if (done[row]) return;
+    const Index first = chunk * chunk_cols<T>;
+    kernel.normalize(args.x + row * cols + first, args.y + row * cols + first,
+                     args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
+                     chunk_length<T>(cols, chunk), affine[row]);
+  };
+  parallel(threads, [&](const Team& team) { two_sweeps(team, rows, chunks, statistics, finish, apply); });
+}
+
+template <class T>
+void careful_row_gradients(const LayerNormBackward<T>& args, Index row, double* dweight, double* dbias) {
+  const Index at = row * args.cols;
+  careful_gradients(
+      args.dy + at, args.x + at, args.dx + at, {1, 0, args.cols}, args.mean[row], args.rstd[row],
+      [&](Index i) { return args.weight ? args.weight[i] : T(1); },
+      [&](Index i, Wider<T> dy, Wider<T> x_hat) {
+        dweight[i] += static_cast<double>(dy * x_hat);
+        dbias[i] += static_cast<double>(dy);
+      });
+}
+
+// Adds up the accumulators of all row chunks, each (2, planes, cols), in chunk order.
+template <class T>
+void combine(const double* partials, Index chunks, Index cols, Share columns, T* dweight, T* dbias) {
+  constexpr Index planes = accumulator_planes<T>;
+  for (Index j = columns.begin; j < columns.end; ++j) {
+    Wider<T> sums[2] = {};
+    for (Index chunk = 0; chunk < chunks; ++chunk)
+      for (Index which = 0; which < 2; ++which)
+        for (Index plane = 0; plane < planes; ++plane)
+          sums[which] += partials[((chunk * 2 + which) * planes + plane) * cols + j];
+    dweight[j] = static_cast<T>(sums[0]);
+    dbias[j] = static_cast<T>(sums[1]);
+  }
+}
+
+// Rows in chunks whose number depends on the shape alone; each chunk has accumulators of its own for dweight and dbias.
+template <class T>
+void backward_by_rows(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
+  constexpr Index bytes_per_chunk = 256 * 1024, most_chunks = 64, tile = 8;
+  const Kernels<T>& kernel = kernels<T>();
+  const Index cols = args.cols, bytes = rows * cols * static_cast<Index>(sizeof(T));
+  const Index wanted = std::clamp<Index>(bytes / bytes_per_chunk, 1, most_chunks);
+  const Index rows_each = ((rows + wanted - 1) / wanted + tile - 1) / tile * tile;
+  const Index chunks = (rows + rows_each - 1) / rows_each, width = accumulator_planes<T> * cols;
+  const Scratch<double> partials(chunks * 2 * width);
+  parallel(threads, [&](const Team& team) {
+    const Share mine = team.share(chunks);
+    for (Index chunk = mine.begin; chunk < mine.end; ++chunk) {
+      double *dw = partials.data() + chunk * 2 * width, *db = dw + width;
+      std::fill(dw, dw + 2 * width, 0.0);
+      const Index begin = chunk * rows_each, end = std::min(rows, begin + rows_each);
+      Index left_alone = kernel.layer_norm_backward_rows(args, begin, end, dw, db);
+      for (Index r = begin; left_alone > 0; ++r)
+        if (is_out_of_range<T>(args.rstd[r])) {
+          careful_row_gradients(args, r, dw, db);
+          --left_alone;
+        }
+    }
+    team.barrier();
+    combine(partials.data(), chunks, cols, team.share(cols), dweight, dbias);
+  });
+}
+
+// Few long rows: the sums of every row first, then blocks of columns, each over all rows.
+template <class T>
+void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
+  constexpr Index block_cols = 1024, planes = accumulator_planes<T>;
+  const Kernels<T>& kernel = kernels<T>();
+  const Index cols = args.cols, chunks = chunks_of<T>(cols), blocks = (cols + block_cols - 1) / block_cols;
+  const Scratch<GradientSums> parts(rows * chunks);
+  const Scratch<BlockMoments> block_moments(std::is_same_v<T, double> ? rows * chunks : 0);
+  const Scratch<RowGradient<T>> gradients(rows);
+  const Scratch<double> sums(2 * planes * cols);
+  const Scratch<Sum> means(rows);
+  const auto accumulators = [&](Index block) { return sums.data() + block * block_cols * 2 * planes; };
+  parallel(threads, [&](const Team& team) {
+    const Share pieces = team.share(rows * chunks), my_rows = team.share(rows), my_blocks = team.share(blocks);
+    if constexpr (std::is_same_v<T, double>) {
+      chunk_moments(args.x, cols, pieces, block_moments.data());
+      team.barrier();
+    }
+    for (Index r = my_rows.begin; r < my_rows.end; ++r) {
+      means[r] = {args.mean[r], 0.0};
+      if constexpr (std::is_same_v<T, double>)
+        means[r] = refine_mean(args.mean[r], merge_chunks<T>(cols, block_moments.data() + r * chunks).mean);
+    }
+    team.barrier();
+    for (Index piece = pieces.begin; piece < pieces.end; ++piece) {
+      const Index row = piece / chunks, chunk = piece % chunks, first = chunk * chunk_cols<T>;
+      parts[piece] = kernel.gradient_sums(args.dy + row * cols + first, args.x + row * cols + first,
+                                          args.weight ? args.weight + first : nullptr,
+                                          {1, 0, chunk_length<T>(cols, chunk)}, means[row]);
+    }
+    team.barrier();
+    for (Index r = my_rows.begin; r < my_rows.end; ++r) {
+      Wider<T> g = 0, gd = 0;
+      for (Index chunk = 0; chunk < chunks; ++chunk) {
+        const GradientSums& part = parts[r * chunks + chunk];
+        g += Wider<T>(part.g.hi) + part.g.lo;
+        gd += Wider<T>(part.gd.hi) + part.gd.lo;
+      }
+      const GradientSums row_sums{{static_cast<double>(g), 0.0}, {static_cast<double>(gd), 0.0}};
+      gradients[r] = row_gradient<T>(row_sums, means[r], args.rstd[r], static_cast<double>(cols));
+    }
+    team.barrier();
+    for (Index block = my_blocks.begin; block < my_blocks.end; ++block) {
+      const Index first = block * block_cols, count = std::min(block_cols, cols - first);
+      double *dw = accumulators(block), *db = dw + planes * count;
+      std::fill(dw, dw + 2 * planes * count, 0.0);
+      kernel.layer_norm_backward_columns(args, rows, first, count, gradients.data(), dw, db);
+      combine(dw, 1, count, {0, count}, dweight + first, dbias + first);
+    }
+  });
+}
+
+template <class T>
+bool any_out_of_range(const LayerNormBackward<T>& args, Index rows) {
+  return std::any_of(args.rstd, args.rstd + rows, [](double rstd) { return is_out_of_range<T>(rstd); });
+}
+
+}  // namespace
+
+template <class T>
+void layer_norm(const LayerNormForward<T>& args, Index rows, int threads) {
+  if (args.cols == 0) {
+    std::fill(args.mean, args.mean + rows, 0.0);
+    std::fill(args.rstd, args.rstd + rows, 1.0 / std::sqrt(args.eps));
+  } else if (args.cols <= chunk_cols<T>) {
+    short_rows(args, rows, threads);
+  } else {
+    long_rows(args, rows, threads);
+  }
+}
+
+template <class T>
+void layer_norm_backward(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
+  if (rows == 0 || args.cols == 0) {
+    std::fill(dweight, dweight + args.cols, T(0));
+    std::fill(dbias, dbias + args.cols, T(0));
+  } else if (args.cols <= fused_backward_cols || any_out_of_range(args, rows)) {
+    backward_by_rows(args, rows, dweight, dbias, threads);
+  } else {
+    backward_by_columns(args, rows, dweight, dbias, threads);
+  }
+}
+
+template void layer_norm(const LayerNormForward<float>&, Index, int);
+template void layer_norm(const LayerNormForward<double>&, Index, int);
+template void layer_norm_backward(const LayerNormBackward<float>&, Index, float*, float*, int);
+template void layer_norm_backward(const LayerNormBackward<double>&, Index, double*, double*, int);
+
+}  // namespace normkit

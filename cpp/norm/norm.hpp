@@ -1,0 +1,55 @@
+// The C++ interface: each operation on contiguous arrays of T = float or double, on up to `threads` threads.
+// The callers (cpp/python) have checked shapes, memory and aliasing; y may be x, dx may be dy or x.
+#pragma once
+
+#include "kernels/table.hpp"
+
+namespace normkit {
+
+// args.mean and args.rstd receive the moments of each row.
+template <class T>
+void layer_norm(const LayerNormForward<T>& args, Index rows, int threads);
+
+// dweight, dbias: (cols)
+template <class T>
+void layer_norm_backward(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads);
+
+// An array seen as (outer, channels, inner). NCHW: (N, C, H·W); NHWC: (N·H·W, C, 1).
+struct ChannelShape {
+  Index outer, channels, inner;
+  Index size() const { return outer * channels * inner; }
+  Index per_channel() const { return outer * inner; }
+};
+
+// mean, rstd, var: (channels); var is the biased variance.
+template <class T>
+struct BatchNormForward {
+  const T* x;
+  T* y;
+  const T *weight, *bias;  // (channels) or null
+  double *mean, *rstd, *var;
+  ChannelShape shape;
+  double eps;
+};
+
+template <class T>
+struct BatchNormBackward {
+  const T *dy, *x;
+  T* dx;
+  const T* weight;  // (channels) or null
+  const double *mean, *rstd;
+  T *dweight, *dbias;  // (channels)
+  ChannelShape shape;
+};
+
+// Normalizes with the statistics of x, which mean, rstd and var receive.
+template <class T>
+void batch_norm_training(const BatchNormForward<T>& args, int threads);
+// Normalizes with args.mean and args.var; rstd receives 1 / sqrt(var + eps).
+template <class T>
+void batch_norm_inference(const BatchNormForward<T>& args, int threads);
+// training: mean and rstd are those of x; otherwise they are constants.
+template <class T>
+void batch_norm_backward(const BatchNormBackward<T>& args, bool training, int threads);
+
+}  // namespace normkit

@@ -1,0 +1,218 @@
+// The only file that knows OpenMP. NORMKIT_THREADS_STD selects std::thread instead (ThreadSanitizer cannot see libgomp),
+// and without OpenMP that back end is the default.
+#include "norm/threads.hpp"
+
+#include <atomic>
+#include <cstdlib>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+#if defined(NORMKIT_THREADS_STD)
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+#else
+#include <omp.h>
+#endif
+
+namespace normkit {
+namespace {
+
+// Every member computes with the default rounding and denormals, whatever the caller's mode, and leaves no trace.
+class FloatEnvironment {
+ public:
+#if defined(__x86_64__)
+  FloatEnvironment() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
+  ~FloatEnvironment() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+  FloatEnvironment() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" : : "r"(0UL));
+  }
+  ~FloatEnvironment() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+ private:
+  unsigned long saved_;
+#endif
+};
+
+std::atomic<int> requested_threads{0};
+std::atomic<bool> team_is_busy{false};
+std::atomic<bool> forked{false};
+
+// A forked child has none of its parent's threads, and libgomp would wait for them: it computes serially.
+struct WatchForks {
+  WatchForks() {
+#if defined(__unix__) || defined(__APPLE__)
+    pthread_atfork(nullptr, nullptr, [] {
+      forked = true;
+      team_is_busy = false;
+    });
+#endif
+  }
+};
+const WatchForks watch_forks;
+
+int positive_number(const char* text, const char* name) {
+  char* end = nullptr;
+  const long value = std::strtol(text, &end, 10);
+  if (end == text || *end != '\0' || value < 1 || value > 1 << 20)
+    throw std::invalid_argument(std::string(name) + " must be a positive number of threads, got '" + text + "'");
+  return static_cast<int>(value);
+}
+
+#if defined(__linux__)
+// cpu.max of one cgroup (v2): "quota period" or "max period"; 0 if there is no limit.
+int quota_of(const std::string& file) {
+  std::ifstream in(file);
+  std::string quota;
+  double period = 0;
+  if (!(in >> quota >> period) || quota == "max" || period <= 0) return 0;
+  return std::max(1, static_cast<int>(std::strtod(quota.c_str(), nullptr) / period));
+}
+
+int cgroup_limit() {
+  std::ifstream in("/proc/self/cgroup");
+  std::string line;
+  int limit = 0;
+  while (std::getline(in, line)) {
+    if (line.rfind("0::", 0) != 0) continue;
+    for (std::string path = line.substr(3);; path.erase(path.rfind('/'))) {
+      const int quota = quota_of("/sys/fs/cgroup" + (path == "/" ? "" : path) + "/cpu.max");
+      if (quota > 0) limit = limit > 0 ? std::min(limit, quota) : quota;
+      if (path.empty() || path.rfind('/') == std::string::npos) break;
+    }
+  }
+  return limit;
+}
+#endif
+
+}  // namespace
+
+int usable_cores() {
+#if defined(__linux__)
+  cpu_set_t set;
+  int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  const static int limit = cgroup_limit();
+  return std::max(1, limit > 0 ? std::min(cores, limit) : cores);
+#elif defined(NORMKIT_THREADS_STD)
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+#else
+  return omp_get_num_procs();
+#endif
+}
+
+void set_num_threads(int threads) { requested_threads = threads; }
+
+int num_threads() {
+  if (forked) return 1;
+  if (const int requested = requested_threads; requested > 0) return requested;
+  if (const char* text = std::getenv("NORMKIT_NUM_THREADS"); text != nullptr && *text != '\0')
+    return positive_number(text, "NORMKIT_NUM_THREADS");
+  const char* openmp = std::getenv("OMP_NUM_THREADS");
+#if defined(NORMKIT_THREADS_STD)
+  return openmp != nullptr && *openmp != '\0' ? positive_number(openmp, "OMP_NUM_THREADS") : usable_cores();
+#else
+  // Asked at every call: threadpoolctl and torch change it at run time.
+  const int allowed = omp_get_max_threads();
+  return openmp != nullptr && *openmp != '\0' ? allowed : std::min(allowed, usable_cores());
+#endif
+}
+
+int threads_for(Index bytes, int requested) {
+  constexpr Index worth_a_team = 256 * 1024;
+  const int threads = forked ? 1 : requested > 0 ? requested : num_threads();
+  return bytes < worth_a_team ? 1 : threads;
+}
+
+#if defined(NORMKIT_THREADS_STD)
+
+const char* thread_backend() { return "std::thread"; }
+
+namespace {
+struct BarrierState {
+  std::mutex mutex;
+  std::condition_variable all_here;
+  int waiting = 0;
+  unsigned generation = 0;
+};
+}  // namespace
+
+void Team::barrier() const {
+  if (size == 1) return;
+  auto& b = *static_cast<BarrierState*>(state);
+  std::unique_lock lock(b.mutex);
+  const unsigned mine = b.generation;
+  if (++b.waiting == size) {
+    b.waiting = 0;
+    ++b.generation;
+    b.all_here.notify_all();
+  } else {
+    b.all_here.wait(lock, [&] { return b.generation != mine; });
+  }
+}
+
+namespace {
+void run_threads(int threads, TeamBody body, void* context) {
+  BarrierState barrier;
+  const auto member = [&](int rank) {
+    const FloatEnvironment environment;
+    body(context, Team{rank, threads, &barrier});
+  };
+  std::vector<std::thread> others;
+  others.reserve(static_cast<std::size_t>(threads - 1));
+  for (int rank = 1; rank < threads; ++rank) others.emplace_back(member, rank);
+  member(0);
+  for (std::thread& other : others) other.join();
+}
+bool inside_a_region() { return false; }
+}  // namespace
+
+#else
+
+const char* thread_backend() { return "OpenMP"; }
+
+void Team::barrier() const {
+  if (size == 1) return;
+#pragma omp barrier
+}
+
+namespace {
+void run_threads(int threads, TeamBody body, void* context) {
+#pragma omp parallel num_threads(threads)
+  {
+    const FloatEnvironment environment;
+    body(context, Team{omp_get_thread_num(), omp_get_num_threads(), nullptr});
+  }
+}
+bool inside_a_region() { return omp_in_parallel() != 0; }
+}  // namespace
+
+#endif
+
+void run_team(int threads, TeamBody body, void* context) {
+  bool idle = false;
+  if (threads <= 1 || forked || inside_a_region() || !team_is_busy.compare_exchange_strong(idle, true)) {
+    const FloatEnvironment environment;
+    body(context, Team{0, 1, nullptr});
+    return;
+  }
+  run_threads(threads, body, context);
+  team_is_busy = false;
+}
+
+}  // namespace normkit

@@ -1,0 +1,237 @@
+#include "python/arrays.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+
+namespace normkit::python {
+namespace {
+
+constexpr int npy_float = 11, npy_double = 12, aligned_flag = 0x0100;
+
+std::string type_name(const py::handle& object) { return py::str(py::type::of(object).attr("__name__")); }
+
+bool is_native_float(const py::dtype& dtype) {
+  return (dtype.num() == npy_float || dtype.num() == npy_double) && dtype.attr("isnative").cast<bool>();
+}
+
+py::object numpy(const char* function) { return py::module_::import("numpy").attr(function); }
+
+// A plain ndarray, or what np.asarray makes of a subclass of it.
+py::array as_array(const Operation& op, const char* name, const py::object& object) {
+  if (!py::isinstance<py::array>(object))
+    op.type_error(std::string(name) + " must be a numpy array, got " + type_name(object) +
+                  "; convert it with np.asarray(" + name + ", np.float32)");
+  if (py::type::of(object).is(py::module_::import("numpy").attr("ndarray"))) return py::reinterpret_borrow<py::array>(object);
+  if (py::isinstance(object, py::module_::import("numpy.ma").attr("MaskedArray")))
+    op.type_error(std::string(name) + " is a masked array, and masks are not supported; fill it first with " + name +
+                  ".filled(value)");
+  return numpy("asarray")(object);
+}
+
+struct Extent {
+  std::uintptr_t begin, end;
+};
+
+Extent extent(const py::array& array) {
+  auto begin = reinterpret_cast<std::uintptr_t>(array.data()), end = begin;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    if (array.shape(i) == 0) return {begin, begin};
+    const py::ssize_t reach = (array.shape(i) - 1) * array.strides(i);
+    (reach < 0 ? begin : end) += static_cast<std::uintptr_t>(reach);
+  }
+  return {begin, end + static_cast<std::uintptr_t>(array.itemsize())};
+}
+
+bool overlap(const py::array& a, const py::array& b) {
+  const Extent one = extent(a), other = extent(b);
+  if (one.begin >= other.end || other.begin >= one.end || one.begin == one.end || other.begin == other.end)
+    return false;
+  try {
+    return numpy("shares_memory")(a, b, 1 << 16).cast<bool>();
+  } catch (py::error_already_set& error) {  // too hard to tell in reasonable time
+    return true;
+  }
+}
+
+bool same_memory(const py::array& a, const py::array& b) {
+  if (a.data() != b.data() || a.dtype().num() != b.dtype().num() || shape_of(a) != shape_of(b)) return false;
+  for (py::ssize_t i = 0; i < a.ndim(); ++i)
+    if (a.shape(i) > 1 && a.strides(i) != b.strides(i)) return false;
+  return true;
+}
+
+}  // namespace
+
+void Operation::type_error(const std::string& text) const { throw py::type_error(std::string(name) + ": " + text); }
+void Operation::value_error(const std::string& text) const { throw py::value_error(std::string(name) + ": " + text); }
+
+py::dtype dtype_of(Scalar scalar) {
+  return scalar == Scalar::f32 ? py::dtype::of<float>() : py::dtype::of<double>();
+}
+
+std::string text_of(const Shape& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
+
+Scalar scalar_of(const py::array& array) { return array.dtype().num() == npy_float ? Scalar::f32 : Scalar::f64; }
+
+py::array checked_input(const Operation& op, const char* name, const py::object& object) {
+  py::array array = as_array(op, name, object);
+  if (!is_native_float(array.dtype()))
+    op.type_error(std::string(name) + " must be float32 or float64 in native byte order, got " +
+                  std::string(py::str(array.dtype())) + "; convert it with " + name + ".astype(np.float32)");
+  return is_aligned(array) ? array : contiguous(array);
+}
+
+py::array checked_like(const Operation& op, const char* name, const py::object& object, Scalar scalar,
+                       const Shape& shape) {
+  py::array array = as_array(op, name, object);
+  if (!is_native_float(array.dtype()) || scalar_of(array) != scalar) {
+    const std::string wanted = py::str(dtype_of(scalar));
+    op.type_error(std::string(name) + " must be " + wanted + " like x, got " + std::string(py::str(array.dtype())) +
+                  "; convert it with " + name + ".astype(np." + wanted + ")");
+  }
+  if (shape_of(array) != shape)
+    op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(array)));
+  return is_aligned(array) ? array : contiguous(array);
+}
+
+py::array checked_parameter(const Operation& op, const char* name, const py::object& object, Scalar scalar,
+                            const Shape& shape) {
+  if (object.is_none()) return py::array(dtype_of(scalar), Shape{});
+  return contiguous(checked_like(op, name, object, scalar, shape));
+}
+
+py::array_t<double> checked_moments(const Operation& op, const char* name, const py::object& object,
+                                    const Shape& shape) {
+  auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(object);
+  if (!array) {
+    PyErr_Clear();
+    op.type_error(std::string(name) + " must be an array of numbers, got " + type_name(object));
+  }
+  if (shape_of(array) != shape)
+    op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(array)) +
+                   "; pass the moments that the forward pass returned for this x and axis");
+  return array;
+}
+
+double checked_eps(const Operation& op, const py::object& object) {
+  const double eps = PyFloat_AsDouble(object.ptr());
+  if (eps == -1.0 && PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    op.type_error("eps must be a number, got " + type_name(object));
+  }
+  if (!(std::isfinite(eps) && eps >= 0.0))
+    op.value_error("eps must be finite and not negative, got " + std::string(py::str(object)));
+  return eps;
+}
+
+int checked_threads(const Operation& op, const py::object& object) {
+  if (object.is_none()) return 0;
+  const Py_ssize_t threads = PyIndex_Check(object.ptr()) != 0 ? PyNumber_AsSsize_t(object.ptr(), nullptr) : 0;
+  if (threads < 1 || threads > 1 << 20)
+    op.value_error("num_threads must be a positive integer or None, got " + std::string(py::repr(object)));
+  return static_cast<int>(threads);
+}
+
+int checked_axis(const Operation& op, const py::object& object, py::ssize_t ndim) {
+  if (PyIndex_Check(object.ptr()) == 0)
+    op.type_error("axis must be an integer, got " + std::string(py::repr(object)));
+  const Py_ssize_t axis = PyNumber_AsSsize_t(object.ptr(), nullptr);
+  if (axis < -ndim || axis >= ndim)
+    op.value_error("axis " + std::to_string(axis) + " is out of range for x with " + std::to_string(ndim) +
+                   (ndim == 1 ? " axis" : " axes"));
+  return static_cast<int>(axis < 0 ? axis + ndim : axis);
+}
+
+std::vector<int> checked_axes(const Operation& op, const py::object& object, py::ssize_t ndim) {
+  std::vector<int> axes;
+  if (PyIndex_Check(object.ptr()) != 0) {
+    axes.push_back(checked_axis(op, object, ndim));
+    return axes;
+  }
+  if (!py::isinstance<py::sequence>(object) || py::isinstance<py::str>(object))
+    op.type_error("axis must be an integer or a tuple of integers, got " + std::string(py::repr(object)));
+  for (const py::handle axis : py::reinterpret_borrow<py::sequence>(object))
+    axes.push_back(checked_axis(op, py::reinterpret_borrow<py::object>(axis), ndim));
+  std::sort(axes.begin(), axes.end());
+  if (axes.empty()) op.value_error("axis must name at least one axis, got an empty sequence");
+  if (std::adjacent_find(axes.begin(), axes.end()) != axes.end())
+    op.value_error("axis names an axis twice: " + std::string(py::repr(object)));
+  return axes;
+}
+
+void check_out(const Operation& op, const py::object& out, const py::array& x, const std::vector<Operand>& operands) {
+  if (out.is_none()) return;
+  const py::array array = as_array(op, "out", out);
+  if (!is_native_float(array.dtype()) || scalar_of(array) != scalar_of(x))
+    op.type_error("out must be " + std::string(py::str(x.dtype())) + " like x, got " +
+                  std::string(py::str(array.dtype())));
+  if (shape_of(array) != shape_of(x))
+    op.value_error("out must have the shape of x, " + text_of(shape_of(x)) + ", got " + text_of(shape_of(array)));
+  if (!array.writeable()) op.value_error("out is read-only; pass a writable array");
+  for (const Operand& operand : operands) {
+    if (!py::isinstance<py::array>(operand.array)) continue;
+    const auto other = py::reinterpret_borrow<py::array>(operand.array);
+    if ((operand.may_be_out && same_memory(array, other)) || !overlap(array, other)) continue;
+    op.value_error(std::string("out overlaps ") + operand.name +
+                   (operand.may_be_out ? std::string(" in part; pass out=") + operand.name + " itself or other memory"
+                                       : std::string("; pass other memory")));
+  }
+}
+
+bool is_c_contiguous(const py::array& array) { return (array.flags() & py::array::c_style) != 0; }
+
+bool is_aligned(const py::array& array) { return (array.flags() & aligned_flag) != 0; }
+
+bool is_dense(const py::array& array, std::vector<int>& order) {
+  order.resize(static_cast<std::size_t>(array.ndim()));
+  std::iota(order.begin(), order.end(), 0);
+  if (is_c_contiguous(array)) return true;
+  // Axes of length 1 have no stride to speak of: they stay where they are relative to nothing.
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    if (array.shape(a) == 1 || array.shape(b) == 1) return array.shape(a) == 1 && array.shape(b) != 1;
+    return array.strides(a) > array.strides(b);
+  });
+  py::ssize_t expected = array.itemsize();
+  for (auto axis = order.rbegin(); axis != order.rend(); ++axis) {
+    if (array.shape(*axis) == 1) continue;
+    if (array.strides(*axis) != expected) return false;
+    expected *= array.shape(*axis);
+  }
+  return true;
+}
+
+bool same_layout(const py::array& a, const py::array& b) {
+  for (py::ssize_t i = 0; i < a.ndim(); ++i)
+    if (a.shape(i) > 1 && a.strides(i) != b.strides(i)) return false;
+  return true;
+}
+
+py::array empty(Scalar scalar, const Shape& shape) { return py::array(dtype_of(scalar), shape); }
+
+py::array empty_like(const py::array& array) {
+  if (is_c_contiguous(array)) return py::array(array.dtype(), shape_of(array));
+  return numpy("empty_like")(array);
+}
+
+py::array contiguous(const py::array& array) {
+  const bool usable = is_c_contiguous(array) && is_aligned(array);
+  return usable ? array : py::array(numpy("array")(array, py::arg("order") = "C"));
+}
+
+py::array copy_in_layout(const py::array& array, const py::array& like) {
+  py::array copy = empty_like(like);
+  copy_to(copy, array);
+  return copy;
+}
+
+void copy_to(const py::array& destination, const py::array& source) { numpy("copyto")(destination, source); }
+
+}  // namespace normkit::python

@@ -1,0 +1,215 @@
+// batch_norm in training and inference, and batch_norm_backward: any dense layout becomes (outer, channels, inner).
+#include <algorithm>
+
+#include "norm/norm.hpp"
+#include "norm/threads.hpp"
+#include "python/arrays.hpp"
+#include "python/operations.hpp"
+
+namespace normkit::python {
+namespace {
+
+// x as (outer, channels, inner): every axis but the channel axis is reduced, so their order in memory does not matter.
+class ChannelView {
+ public:
+  ChannelView(const py::array& x, int axis) : array_(x) {
+    std::vector<int> order;
+    if (!is_dense(x, order)) {
+      array_ = contiguous(x);
+      is_dense(array_, order);
+    }
+    shape_ = {1, x.shape(axis), 1};
+    bool before = true;
+    for (const int i : order) {
+      if (i == axis)
+        before = false;
+      else
+        (before ? shape_.outer : shape_.inner) *= x.shape(i);
+    }
+  }
+
+  const py::array& array() const { return array_; }
+  const ChannelShape& shape() const { return shape_; }
+  Shape channels() const { return {static_cast<py::ssize_t>(shape_.channels)}; }
+
+  // Another array of x's shape in the same layout; a copy where its own is another.
+  py::array matched(const py::array& other) const {
+    return same_layout(other, array_) ? other : copy_in_layout(other, array_);
+  }
+  py::array result(const py::object& out) const {
+    if (!out.is_none()) {
+      const auto array = py::reinterpret_borrow<py::array>(out);
+      const bool aligned = is_aligned(array);
+      if (aligned && same_layout(array, array_)) return array;
+    }
+    return empty_like(array_);
+  }
+  static py::object finish(const py::object& out, const py::array& result) {
+    if (out.is_none()) return result;
+    if (py::reinterpret_borrow<py::array>(out).data() != result.data())
+      copy_to(py::reinterpret_borrow<py::array>(out), result);
+    return out;
+  }
+
+ private:
+  py::array array_;
+  ChannelShape shape_;
+};
+
+// A running statistic: (C,) in float32 or float64, with any stride.
+class Running {
+ public:
+  Running(const Operation& op, const char* name, const py::object& object, const Shape& shape) {
+    if (object.is_none()) return;
+    const py::array array = checked_input(op, name, object);
+    if (shape_of(array) != shape)
+      op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(array)) +
+                     "; make RunningStats for as many channels as x has");
+    array_ = array;
+  }
+  void require_writable(const Operation& op, const char* name) const {
+    if (given() && !array_.writeable()) op.value_error(std::string(name) + " is read-only; training updates it");
+  }
+  bool given() const { return array_.ndim() == 1; }
+  double get(Index i) const {
+    return scalar_of(array_) == Scalar::f32 ? static_cast<double>(*at<float>(i)) : *at<double>(i);
+  }
+  void move_towards(Index i, double value, double momentum) {
+    const double moved = (1.0 - momentum) * get(i) + momentum * value;
+    if (scalar_of(array_) == Scalar::f32)
+      *at<float>(i) = static_cast<float>(moved);
+    else
+      *at<double>(i) = moved;
+  }
+
+ private:
+  template <class T>
+  T* at(Index i) const {
+    auto* base = static_cast<char*>(const_cast<void*>(array_.data()));
+    return reinterpret_cast<T*>(base + i * array_.strides(0));
+  }
+  py::array array_ = py::array(py::dtype::of<double>(), Shape{});
+};
+
+struct ForwardArguments {
+  const Operation op{"batch_norm"};
+  const py::object &x_object, &weight_object, &bias_object, &axis, &eps_object, &out, &num_threads;
+  bool return_moments;
+};
+
+// run(args, threads) fills y, mean, rstd and var; after(mean, var) commits what the result does not hold.
+template <class Prepare, class Run, class After>
+py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, After&& after) {
+  const Operation& op = given.op;
+  const py::array x = checked_input(op, "x", given.x_object);
+  const Scalar scalar = scalar_of(x);
+  const ChannelView view(x, checked_axis(op, given.axis, x.ndim()));
+  const Index channels = view.shape().channels;
+  const py::array weight = checked_parameter(op, "weight", given.weight_object, scalar, view.channels());
+  const py::array bias = checked_parameter(op, "bias", given.bias_object, scalar, view.channels());
+  const double eps = checked_eps(op, given.eps_object);
+  check_out(op, given.out, x,
+            {{"x", given.x_object, true}, {"weight", given.weight_object, false}, {"bias", given.bias_object, false}});
+  py::array_t<double> mean(view.channels()), rstd(view.channels()), var(view.channels());
+  prepare(op, view, given.out, mean, var);
+
+  py::array output = view.result(given.out);
+  const Index bytes = 2 * x.nbytes();
+  const int threads = threads_for(bytes, checked_threads(op, given.num_threads));
+  with_type(scalar, [&](auto type) {
+    using T = decltype(type);
+    const BatchNormForward<T> args{data<T>(view.array()), writable<T>(output),  optional_data<T>(weight),
+                                   optional_data<T>(bias), mean.mutable_data(), rstd.mutable_data(),
+                                   var.mutable_data(),     view.shape(),        eps};
+    without_gil(bytes, [&] { run(args, threads); });
+  });
+  py::object y = ChannelView::finish(given.out, output);
+  for (Index c = 0; c < channels; ++c) after(c, mean.data()[c], var.data()[c], view.shape().per_channel());
+  if (given.return_moments) return py::make_tuple(y, mean, rstd);
+  return y;
+}
+
+py::object training(const py::object& x, const py::object& weight, const py::object& bias,
+                    const py::object& running_mean, const py::object& running_var, double momentum, bool unbiased,
+                    const py::object& axis, const py::object& eps, const py::object& out, bool return_moments,
+                    const py::object& num_threads) {
+  const ForwardArguments given{{"batch_norm"}, x, weight, bias, axis, eps, out, num_threads, return_moments};
+  std::vector<Running> running;
+  const auto prepare = [&](const Operation& op, const ChannelView& view, const py::object& target, auto&, auto&) {
+    running.emplace_back(op, "stats.mean", running_mean, view.channels());
+    running.emplace_back(op, "stats.var", running_var, view.channels());
+    running[0].require_writable(op, "stats.mean");
+    running[1].require_writable(op, "stats.var");
+    check_out(op, target, view.array(), {{"stats.mean", running_mean, false}, {"stats.var", running_var, false}});
+  };
+  const auto run = [](const auto& args, int threads) { batch_norm_training(args, threads); };
+  const auto update = [&](Index c, double mean, double var, Index count) {
+    if (!running[0].given() || !running[1].given() || count == 0 || momentum == 0.0) return;
+    running[0].move_towards(c, mean, momentum);
+    const double n = static_cast<double>(count);
+    if (count > 1) running[1].move_towards(c, unbiased ? var * (n / (n - 1.0)) : var, momentum);
+  };
+  return forward(given, prepare, run, update);
+}
+
+py::object inference(const py::object& x, const py::object& weight, const py::object& bias,
+                     const py::object& running_mean, const py::object& running_var, const py::object& axis,
+                     const py::object& eps, const py::object& out, bool return_moments,
+                     const py::object& num_threads) {
+  const ForwardArguments given{{"batch_norm"}, x, weight, bias, axis, eps, out, num_threads, return_moments};
+  const auto prepare = [&](const Operation& op, const ChannelView& view, const py::object& target, auto& mean,
+                           auto& var) {
+    const Running means(op, "stats.mean", running_mean, view.channels());
+    const Running vars(op, "stats.var", running_var, view.channels());
+    check_out(op, target, view.array(), {{"stats.mean", running_mean, false}, {"stats.var", running_var, false}});
+    for (Index c = 0; c < view.shape().channels; ++c) {
+      mean.mutable_data()[c] = means.get(c);
+      var.mutable_data()[c] = vars.get(c);
+    }
+  };
+  const auto run = [](const auto& args, int threads) { batch_norm_inference(args, threads); };
+  return forward(given, prepare, run, [](Index, double, double, Index) {});
+}
+
+py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
+                   const py::object& rstd_object, const py::object& weight_object, bool training,
+                   const py::object& axis, const py::object& out, const py::object& num_threads) {
+  const Operation op{"batch_norm_backward"};
+  const py::array x = checked_input(op, "x", x_object);
+  const Scalar scalar = scalar_of(x);
+  const ChannelView view(x, checked_axis(op, axis, x.ndim()));
+  const py::array dy = checked_like(op, "dy", dy_object, scalar, shape_of(x));
+  const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.channels());
+  const auto mean = checked_moments(op, "moments.mean", mean_object, view.channels());
+  const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.channels());
+  check_out(op, out, x,
+            {{"dy", dy_object, true},
+             {"x", x_object, true},
+             {"weight", weight_object, false},
+             {"moments.mean", mean_object, false},
+             {"moments.rstd", rstd_object, false}});
+
+  const py::array upstream = view.matched(dy);
+  py::array output = view.result(out);
+  py::array dweight = empty(scalar, view.channels()), dbias = empty(scalar, view.channels());
+  const Index bytes = 3 * x.nbytes();
+  const int threads = threads_for(bytes, checked_threads(op, num_threads));
+  with_type(scalar, [&](auto type) {
+    using T = decltype(type);
+    const BatchNormBackward<T> args{data<T>(upstream),      data<T>(view.array()), writable<T>(output),
+                                    optional_data<T>(weight), mean.data(),           rstd.data(),
+                                    writable<T>(dweight),     writable<T>(dbias),    view.shape()};
+    without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });
+  });
+  return py::make_tuple(ChannelView::finish(out, output), dweight, dbias);
+}
+
+}  // namespace
+
+void register_batch_norm(py::module_& module) {
+  module.def("batch_norm_training", training);
+  module.def("batch_norm_inference", inference);
+  module.def("batch_norm_backward", backward);
+}
+
+}  // namespace normkit::python

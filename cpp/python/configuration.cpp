@@ -1,0 +1,40 @@
+// Instruction sets, threads and what this build is.
+#include <pybind11/stl.h>
+
+#include "norm/dispatch.hpp"
+#include "norm/threads.hpp"
+#include "python/arrays.hpp"
+#include "python/operations.hpp"
+
+namespace normkit::python {
+namespace {
+
+py::dict build_config() {
+  py::dict config;
+#if defined(__clang__)
+  config["compiler"] = "clang " __clang_version__;
+#else
+  config["compiler"] = "gcc " __VERSION__;
+#endif
+  config["pybind11"] = PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(PYBIND11_VERSION_MINOR);
+  config["threads"] = thread_backend();
+  config["usable_cores"] = usable_cores();
+  return config;
+}
+
+void set_threads(const py::object& threads) {
+  set_num_threads(checked_threads(Operation{"set_num_threads"}, threads));
+}
+
+}  // namespace
+
+void register_configuration(py::module_& module) {
+  module.def("isa_available", available_isas);
+  module.def("isa_active", [] { return std::string(active_kernels().isa); });
+  module.def("isa_use", use_isa);
+  module.def("set_num_threads", set_threads);
+  module.def("get_num_threads", num_threads);
+  module.def("build_config", build_config);
+}
+
+}  // namespace normkit::python

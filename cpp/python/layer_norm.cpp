@@ -1,0 +1,149 @@
+// layer_norm and layer_norm_backward: any set of axes becomes the trailing ones of a contiguous (rows, cols) matrix.
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "norm/norm.hpp"
+#include "norm/threads.hpp"
+#include "python/arrays.hpp"
+#include "python/operations.hpp"
+
+namespace normkit::python {
+namespace {
+
+// How x is seen as rows of the normalized axes.
+class RowView {
+ public:
+  RowView(const py::array& x, const std::vector<int>& axes) : shape_(shape_of(x)) {
+    for (int axis = 0; axis < static_cast<int>(shape_.size()); ++axis)
+      if (!std::binary_search(axes.begin(), axes.end(), axis)) order_.push_back(axis);
+    for (const int axis : order_) row_shape_.push_back(shape_[static_cast<std::size_t>(axis)]);
+    for (const int axis : axes) col_shape_.push_back(shape_[static_cast<std::size_t>(axis)]);
+    order_.insert(order_.end(), axes.begin(), axes.end());
+    trailing_ = std::is_sorted(order_.begin(), order_.end());
+    direct_ = is_c_contiguous(transposed(x));
+  }
+
+  const Shape& row_shape() const { return row_shape_; }
+  const Shape& col_shape() const { return col_shape_; }
+  Index rows() const { return product(row_shape_); }
+  Index cols() const { return product(col_shape_); }
+
+  // (rows, cols) memory of an array shaped like x; a copy where its layout is another.
+  py::array matrix(const py::array& array) const { return contiguous(transposed(array)); }
+
+  // Memory for a result; `finish` makes it the array to return.
+  py::array result_matrix(const py::object& out, Scalar scalar) const {
+    if (!out.is_none()) {
+      const py::array view = transposed(py::reinterpret_borrow<py::array>(out));
+      if (is_c_contiguous(view) && is_aligned(view)) return view;
+    }
+    Shape shape = row_shape_;
+    shape.insert(shape.end(), col_shape_.begin(), col_shape_.end());
+    return empty(scalar, shape);
+  }
+  py::object finish(const py::object& out, const py::array& matrix, Scalar scalar) const {
+    const py::array view = trailing_ ? matrix : matrix.attr("transpose")(inverse()).cast<py::array>();
+    py::object result = out;
+    if (out.is_none()) {
+      if (trailing_ || direct_) return view;
+      result = empty(scalar, shape_);
+    }
+    const auto destination = py::reinterpret_borrow<py::array>(result);
+    if (destination.data() != view.data()) copy_to(destination, view);
+    return result;
+  }
+
+ private:
+  static Index product(const Shape& shape) {
+    return std::accumulate(shape.begin(), shape.end(), Index{1}, std::multiplies<>());
+  }
+  py::array transposed(const py::array& array) const {
+    return trailing_ ? array : array.attr("transpose")(order_tuple(order_)).cast<py::array>();
+  }
+  static py::tuple order_tuple(const std::vector<int>& order) {
+    py::tuple tuple(order.size());
+    for (std::size_t i = 0; i < order.size(); ++i) tuple[i] = order[i];
+    return tuple;
+  }
+  py::tuple inverse() const {
+    std::vector<int> order(order_.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[static_cast<std::size_t>(order_[i])] = static_cast<int>(i);
+    return order_tuple(order);
+  }
+
+  Shape shape_, row_shape_, col_shape_;
+  std::vector<int> order_;
+  bool trailing_, direct_;
+};
+
+py::object forward(const py::object& x_object, const py::object& weight_object, const py::object& bias_object,
+                   const py::object& axis, const py::object& eps_object, const py::object& out, bool return_moments,
+                   const py::object& num_threads) {
+  const Operation op{"layer_norm"};
+  const py::array x = checked_input(op, "x", x_object);
+  const Scalar scalar = scalar_of(x);
+  const RowView view(x, checked_axes(op, axis, x.ndim()));
+  const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.col_shape());
+  const py::array bias = checked_parameter(op, "bias", bias_object, scalar, view.col_shape());
+  const double eps = checked_eps(op, eps_object);
+  check_out(op, out, x, {{"x", x_object, true}, {"weight", weight_object, false}, {"bias", bias_object, false}});
+
+  const py::array input = view.matrix(x);
+  py::array output = view.result_matrix(out, scalar);
+  py::array_t<double> mean(view.row_shape()), rstd(view.row_shape());
+  const Index bytes = 2 * x.nbytes();
+  const int threads = threads_for(bytes, checked_threads(op, num_threads));
+  with_type(scalar, [&](auto type) {
+    using T = decltype(type);
+    const LayerNormForward<T> args{data<T>(input),        writable<T>(output),  optional_data<T>(weight),
+                                   optional_data<T>(bias), mean.mutable_data(), rstd.mutable_data(),
+                                   view.cols(),            eps};
+    without_gil(bytes, [&] { layer_norm(args, view.rows(), threads); });
+  });
+  py::object y = view.finish(out, output, scalar);
+  if (return_moments) return py::make_tuple(y, mean, rstd);
+  return y;
+}
+
+py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
+                   const py::object& rstd_object, const py::object& weight_object, const py::object& axis,
+                   const py::object& out, const py::object& num_threads) {
+  const Operation op{"layer_norm_backward"};
+  const py::array x = checked_input(op, "x", x_object);
+  const Scalar scalar = scalar_of(x);
+  const RowView view(x, checked_axes(op, axis, x.ndim()));
+  const py::array dy = checked_like(op, "dy", dy_object, scalar, shape_of(x));
+  const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.col_shape());
+  const auto mean = checked_moments(op, "moments.mean", mean_object, view.row_shape());
+  const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.row_shape());
+  check_out(op, out, x,
+            {{"dy", dy_object, true},
+             {"x", x_object, true},
+             {"weight", weight_object, false},
+             {"moments.mean", mean_object, false},
+             {"moments.rstd", rstd_object, false}});
+
+  const py::array input = view.matrix(x), upstream = view.matrix(dy);
+  py::array output = view.result_matrix(out, scalar);
+  py::array dweight = empty(scalar, view.col_shape()), dbias = empty(scalar, view.col_shape());
+  const Index bytes = 3 * x.nbytes();
+  const int threads = threads_for(bytes, checked_threads(op, num_threads));
+  with_type(scalar, [&](auto type) {
+    using T = decltype(type);
+    const LayerNormBackward<T> args{data<T>(upstream), data<T>(input), writable<T>(output), optional_data<T>(weight),
+                                    mean.data(),       rstd.data(),    view.cols()};
+    T *dw = writable<T>(dweight), *db = writable<T>(dbias);
+    without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
+  });
+  return py::make_tuple(view.finish(out, output, scalar), dweight, dbias);
+}
+
+}  // namespace
+
+void register_layer_norm(py::module_& module) {
+  module.def("layer_norm", forward);
+  module.def("layer_norm_backward", backward);
+}
+
+}  // namespace normkit::python

@@ -1,0 +1,28 @@
+"""Batch and layer normalization for CPUs, and a mini-batch trainer on top.
+
+The functions here work on NumPy arrays. The trainer lives in `normkit.models`, `normkit.layers`,
+`normkit.optimizers`, `normkit.losses`, `normkit.metrics` and `normkit.data`; importing `normkit`
+does not import it.
+"""
+
+from normkit import isa, reference
+from normkit._core import __version__
+from normkit.config import get_num_threads, set_num_threads, show_config
+from normkit.ops import batch_norm, batch_norm_backward, layer_norm, layer_norm_backward
+from normkit.stats import Moments, NormGradients, RunningStats
+
+__all__ = [
+    "Moments",
+    "NormGradients",
+    "RunningStats",
+    "__version__",
+    "batch_norm",
+    "batch_norm_backward",
+    "get_num_threads",
+    "isa",
+    "layer_norm",
+    "layer_norm_backward",
+    "reference",
+    "set_num_threads",
+    "show_config",
+]

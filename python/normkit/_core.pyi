@@ -1,0 +1,76 @@
+"""The compiled module. Use `normkit`'s functions: these take every argument by position."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+_Array = NDArray[Any]
+_Moments = NDArray[np.float64]
+
+def layer_norm(
+    x: _Array,
+    weight: _Array | None,
+    bias: _Array | None,
+    axis: int | Sequence[int],
+    eps: float,
+    out: _Array | None,
+    return_moments: bool,
+    num_threads: int | None,
+) -> Any: ...
+def layer_norm_backward(
+    dy: _Array,
+    x: _Array,
+    mean: _Moments,
+    rstd: _Moments,
+    weight: _Array | None,
+    axis: int | Sequence[int],
+    out: _Array | None,
+    num_threads: int | None,
+) -> tuple[_Array, _Array, _Array]: ...
+def batch_norm_training(
+    x: _Array,
+    weight: _Array | None,
+    bias: _Array | None,
+    running_mean: _Array | None,
+    running_var: _Array | None,
+    momentum: float,
+    unbiased: bool,
+    axis: int,
+    eps: float,
+    out: _Array | None,
+    return_moments: bool,
+    num_threads: int | None,
+) -> Any: ...
+def batch_norm_inference(
+    x: _Array,
+    weight: _Array | None,
+    bias: _Array | None,
+    running_mean: _Array,
+    running_var: _Array,
+    axis: int,
+    eps: float,
+    out: _Array | None,
+    return_moments: bool,
+    num_threads: int | None,
+) -> Any: ...
+def batch_norm_backward(
+    dy: _Array,
+    x: _Array,
+    mean: _Moments,
+    rstd: _Moments,
+    weight: _Array | None,
+    training: bool,
+    axis: int,
+    out: _Array | None,
+    num_threads: int | None,
+) -> tuple[_Array, _Array, _Array]: ...
+def isa_available() -> list[str]: ...
+def isa_active() -> str: ...
+def isa_use(name: str) -> None: ...
+def set_num_threads(num_threads: int | None) -> None: ...
+def get_num_threads() -> int: ...
+def build_config() -> dict[str, object]: ...

@@ -1,0 +1,53 @@
+"""Threads, and what this build is and runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+import numpy as np
+
+from normkit import _core
+
+__all__ = ["get_num_threads", "set_num_threads", "show_config"]
+
+
+def set_num_threads(num_threads: int | None) -> None:
+    """Set how many threads the kernels use in this process; None goes back to the default.
+
+    The default is NORMKIT_NUM_THREADS, else what OpenMP would use (OMP_NUM_THREADS, or a limit set by
+    threadpoolctl or torch), but never more than the cores this process may use by affinity and
+    cgroup quota. The bits of a result do not depend on the number.
+
+    Raises
+    ------
+    ValueError
+        If the number is not positive.
+    """
+    _core.set_num_threads(num_threads)
+
+
+def get_num_threads() -> int:
+    """Return how many threads a large enough call made from here would use."""
+    return _core.get_num_threads()
+
+
+def show_config() -> dict[str, object]:
+    """Return the build and the machine as a dictionary: version, compiler, ISAs, threads, caches."""
+    built = dict(_core.build_config())
+    return {
+        "normkit": _core.__version__,
+        **built,
+        "isa_active": _core.isa_active(),
+        "isa_available": _core.isa_available(),
+        "num_threads": _core.get_num_threads(),
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "environment": {
+            name: os.environ[name]
+            for name in ("NORMKIT_ISA", "NORMKIT_NUM_THREADS", "OMP_NUM_THREADS")
+            if name in os.environ
+        },
+    }

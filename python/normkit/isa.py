@@ -1,0 +1,61 @@
+"""Which instruction set the kernels run on.
+
+The best one that this CPU supports is chosen at the first call, or the one that the environment variable
+NORMKIT_ISA names. avx2, avx512 and neon give the same bits.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from normkit import _core
+
+__all__ = ["active", "available", "use"]
+
+
+def available() -> list[str]:
+    """Names of the instruction sets that this build has and this CPU runs, best first."""
+    return _core.isa_available()
+
+
+def active() -> str:
+    """Name of the instruction set that the kernels run on."""
+    return _core.isa_active()
+
+
+def use(name: str) -> _Restore:
+    """Run the kernels on the named instruction set from now on.
+
+    Parameters
+    ----------
+    name : str
+        One of `available()`.
+
+    Returns
+    -------
+    context manager
+        Use it in a ``with`` statement to go back to the previous instruction set at its end.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or this CPU does not support it; the message lists what there is.
+    """
+    previous = active()
+    _core.isa_use(name)
+    return _Restore(previous)
+
+
+class _Restore:
+    """Goes back to an instruction set at the end of a ``with`` block."""
+
+    def __init__(self, previous: str) -> None:
+        self._previous = previous
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _core.isa_use(self._previous)

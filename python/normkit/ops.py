@@ -1,0 +1,326 @@
+"""The operations: `layer_norm` and `batch_norm`, forward and backward, on NumPy arrays.
+
+Checks, memory and arithmetic are in the compiled `_core`; this file gives them names, defaults and documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, overload
+
+from numpy.typing import NDArray
+
+from normkit import _core
+from normkit.stats import Moments, NormGradients, RunningStats
+
+__all__ = ["batch_norm", "batch_norm_backward", "layer_norm", "layer_norm_backward"]
+
+Array = NDArray[Any]
+
+
+@overload
+def layer_norm(
+    x: Array,
+    weight: Array | None = ...,
+    bias: Array | None = ...,
+    *,
+    axis: int | Sequence[int] = ...,
+    eps: float = ...,
+    out: Array | None = ...,
+    return_moments: Literal[False] = ...,
+    num_threads: int | None = ...,
+) -> Array: ...
+@overload
+def layer_norm(
+    x: Array,
+    weight: Array | None = ...,
+    bias: Array | None = ...,
+    *,
+    axis: int | Sequence[int] = ...,
+    eps: float = ...,
+    out: Array | None = ...,
+    return_moments: Literal[True],
+    num_threads: int | None = ...,
+) -> tuple[Array, Moments]: ...
+def layer_norm(
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    *,
+    axis: int | Sequence[int] = -1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_moments: bool = False,
+    num_threads: int | None = None,
+) -> Array | tuple[Array, Moments]:
+    """Layer normalization: y = (x − mean) / sqrt(var + eps) · weight + bias over the given axes.
+
+    Mean and (biased) variance are those of each row, a row being what remains when all other axes are
+    fixed [1]_.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64
+        Any shape, any strides.
+    weight, bias : ndarray, optional
+        The shape of the normalized axes, in the dtype of x. Either, both or neither.
+    axis : int or tuple of int, default -1
+        The axes that are normalized.
+    eps : float, default 1e-5
+        Added to the variance; in units of x².
+    out : ndarray, optional
+        Where to write the result: shape and dtype of x, writable; may be x itself.
+    return_moments : bool, default False
+        Return ``(y, moments)``; `layer_norm_backward` needs the moments.
+    num_threads : int, optional
+        For this call; default: see `set_num_threads`. The bits of the result do not depend on it.
+
+    Returns
+    -------
+    y : ndarray
+        Shape and dtype of x; `out` if that was given.
+    moments : Moments
+        float64 mean and rstd, in the shape of x without the normalized axes. Only with return_moments.
+
+    Raises
+    ------
+    TypeError
+        If an array has another dtype than float32 or float64, or not that of x.
+    ValueError
+        If shapes, axes or eps do not fit, or if `out` is read-only or overlaps an input in part.
+
+    References
+    ----------
+    .. [1] J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", 2016, arXiv:1607.06450, eq. 4.
+    """
+    result = _core.layer_norm(x, weight, bias, axis, eps, out, return_moments, num_threads)
+    if return_moments:
+        y, mean, rstd = result
+        return y, Moments(mean, rstd)
+    return result  # type: ignore[no-any-return]
+
+
+def layer_norm_backward(
+    dy: Array,
+    x: Array,
+    moments: Moments,
+    weight: Array | None = None,
+    *,
+    axis: int | Sequence[int] = -1,
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> NormGradients:
+    """Gradients of `layer_norm` with respect to x, weight and bias.
+
+    With x̂ = (x − mean)·rstd and g = dy·weight::
+
+        dx      = rstd · (g − mean(g) − x̂ · mean(g · x̂))      means over the normalized axes
+        dweight = Σ dy · x̂,   dbias = Σ dy                    sums over the other axes
+
+    Parameters
+    ----------
+    dy : ndarray
+        Gradient with respect to y; shape and dtype of x.
+    x : ndarray of float32 or float64
+        The input of the forward pass.
+    moments : Moments
+        What ``layer_norm(x, ..., return_moments=True)`` returned.
+    weight : ndarray, optional
+        The weight of the forward pass.
+    axis : int or tuple of int, default -1
+        The axes that were normalized.
+    out : ndarray, optional
+        Where to write dx: shape and dtype of x; may be dy or x itself.
+    num_threads : int, optional
+        For this call. The bits of the result do not depend on it.
+
+    Returns
+    -------
+    NormGradients
+        dx with the shape of x, dweight and dbias with the shape of the normalized axes; dtype of x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `layer_norm`.
+    """
+    return NormGradients(
+        *_core.layer_norm_backward(dy, x, moments[0], moments[1], weight, axis, out, num_threads)
+    )
+
+
+@overload
+def batch_norm(
+    x: Array,
+    weight: Array | None = ...,
+    bias: Array | None = ...,
+    *,
+    stats: RunningStats | None = ...,
+    training: bool = ...,
+    axis: int = ...,
+    eps: float = ...,
+    out: Array | None = ...,
+    return_moments: Literal[False] = ...,
+    num_threads: int | None = ...,
+) -> Array: ...
+@overload
+def batch_norm(
+    x: Array,
+    weight: Array | None = ...,
+    bias: Array | None = ...,
+    *,
+    stats: RunningStats | None = ...,
+    training: bool = ...,
+    axis: int = ...,
+    eps: float = ...,
+    out: Array | None = ...,
+    return_moments: Literal[True],
+    num_threads: int | None = ...,
+) -> tuple[Array, Moments]: ...
+def batch_norm(
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    *,
+    stats: RunningStats | None = None,
+    training: bool = True,
+    axis: int = 1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_moments: bool = False,
+    num_threads: int | None = None,
+) -> Array | tuple[Array, Moments]:
+    """Batch normalization: y = (x − mean) / sqrt(var + eps) · weight + bias per channel.
+
+    In training, mean and (biased) variance are those of the mini-batch, over all axes but the channel
+    axis [1]_, and `stats` takes one step of its moving average; in inference they are those of `stats`.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64
+        Any number of axes, any strides: (N, C), (N, C, H, W), (N, H, W, C), ...
+    weight, bias : ndarray of shape (C,), optional
+        In the dtype of x. Either, both or neither.
+    stats : RunningStats, optional
+        Updated in training (after the result is computed; not by an empty batch), used in inference,
+        where it is required.
+    training : bool, default True
+        Normalize with the statistics of the mini-batch (True) or of `stats` (False).
+    axis : int, default 1
+        The channel axis. Every other axis is reduced.
+    eps : float, default 1e-5
+        Added to the variance; in units of x².
+    out : ndarray, optional
+        Where to write the result: shape and dtype of x, writable; may be x itself.
+    return_moments : bool, default False
+        Return ``(y, moments)``; `batch_norm_backward` needs the moments.
+    num_threads : int, optional
+        For this call; default: see `set_num_threads`. The bits of the result do not depend on it.
+
+    Returns
+    -------
+    y : ndarray
+        Shape and dtype of x; `out` if that was given.
+    moments : Moments
+        float64 mean and rstd, shape (C,). Only with return_moments.
+
+    Raises
+    ------
+    TypeError
+        If an array has another dtype than float32 or float64, or not that of x.
+    ValueError
+        If shapes, axis or eps do not fit, if inference has no `stats`, or if `out` is read-only or
+        overlaps an input in part.
+
+    References
+    ----------
+    .. [1] S. Ioffe, C. Szegedy, "Batch Normalization", 2015, arXiv:1502.03167, algorithm 1.
+    """
+    if training:
+        if stats is None:
+            result = _core.batch_norm_training(
+                x, weight, bias, None, None, 0.0, False, axis, eps, out, return_moments, num_threads
+            )
+        else:
+            result = _core.batch_norm_training(
+                x,
+                weight,
+                bias,
+                stats.mean,
+                stats.var,
+                stats.next_momentum,
+                stats.unbiased,
+                axis,
+                eps,
+                out,
+                return_moments,
+                num_threads,
+            )
+            stats.count += x.size > 0
+    elif stats is None:
+        raise ValueError(
+            "batch_norm: training=False normalizes with running statistics; pass stats=RunningStats(...)"
+        )
+    else:
+        result = _core.batch_norm_inference(
+            x, weight, bias, stats.mean, stats.var, axis, eps, out, return_moments, num_threads
+        )
+    if return_moments:
+        y, mean, rstd = result
+        return y, Moments(mean, rstd)
+    return result  # type: ignore[no-any-return]
+
+
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    moments: Moments,
+    weight: Array | None = None,
+    *,
+    training: bool = True,
+    axis: int = 1,
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> NormGradients:
+    """Gradients of `batch_norm` with respect to x, weight and bias.
+
+    With x̂ = (x − mean)·rstd and g = dy·weight, per channel::
+
+        dx      = rstd · (g − mean(g) − x̂ · mean(g · x̂))      training
+        dx      = rstd · g                                     training=False: the statistics are constants
+        dweight = Σ dy · x̂,   dbias = Σ dy
+
+    Parameters
+    ----------
+    dy : ndarray
+        Gradient with respect to y; shape and dtype of x.
+    x : ndarray of float32 or float64
+        The input of the forward pass.
+    moments : Moments
+        What ``batch_norm(x, ..., return_moments=True)`` returned.
+    weight : ndarray of shape (C,), optional
+        The weight of the forward pass.
+    training : bool, default True
+        Whether the moments were those of x (True) or constants such as running statistics (False).
+    axis : int, default 1
+        The channel axis.
+    out : ndarray, optional
+        Where to write dx: shape and dtype of x; may be dy or x itself.
+    num_threads : int, optional
+        For this call. The bits of the result do not depend on it.
+
+    Returns
+    -------
+    NormGradients
+        dx with the shape of x, dweight and dbias with shape (C,); dtype of x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `batch_norm`.
+    """
+    return NormGradients(
+        *_core.batch_norm_backward(
+            dy, x, moments[0], moments[1], weight, training, axis, out, num_threads
+        )
+    )
