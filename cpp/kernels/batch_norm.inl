@@ -8,21 +8,20 @@ void affine(const T* x, T* y, Runs runs, Affine<T> affine) {
   for (Index o = 0; o < runs.outer; ++o) {
     const T* x_run = x + o * runs.stride;
     T* y_run = y + o * runs.stride;
-    each_vector<T>(runs.inner, [&](Index i, auto n) {
-      store(y_run + i, fma(load(x_run + i, n) - center, scale, shift), n);
-    });
+    each_vector<T>(runs.inner,
+                   [&](Index i, auto n) { store(y_run + i, fma(load(x_run + i, n) - center, scale, shift), n); });
   }
 }
 
 template <class T>
 void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine) {
-  const Vec<T> center = broadcast(affine.center), scale = broadcast(affine.scale), shift = broadcast(affine.shift),
-               dy_scale = broadcast(affine.dy_scale);
+  const Vec<T> center = broadcast(affine.center), scale = broadcast(affine.scale),
+               dy_center = broadcast(affine.dy_center), dy_scale = broadcast(affine.dy_scale);
   for (Index o = 0; o < runs.outer; ++o) {
     const Index run = o * runs.stride;
     each_vector<T>(runs.inner, [&](Index i, auto n) {
-      const Vec<T> projected = fma(load(x + run + i, n) - center, scale, shift);
-      store(dx + run + i, fma(load(dy + run + i, n), dy_scale, projected), n);
+      const Vec<T> g = load(dy + run + i, n) - dy_center;
+      store(dx + run + i, fma(load(x + run + i, n) - center, scale, g) * dy_scale, n);
     });
   }
 }
@@ -53,12 +52,12 @@ template <class T>
 void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine) {
   each_strip<T>(block.cols, [&](Index strip, Index cols) {
     const StripOf<T> center(affine.center + strip, cols), scale(affine.scale + strip, cols),
-        shift(affine.shift + strip, cols), dy_scale(affine.dy_scale + strip, cols);
+        dy_center(affine.dy_center + strip, cols), dy_scale(affine.dy_scale + strip, cols);
     for (Index r = 0; r < block.rows; ++r) {
       const Index row = r * block.stride + strip;
       each_in_group<lanes<T>, strip_vectors>(0, cols, [&](Index i, int k, auto n) {
-        const Vec<T> projected = fma(load(x + row + i, n) - center.part[k], scale.part[k], shift.part[k]);
-        store(dx + row + i, fma(load(dy + row + i, n), dy_scale.part[k], projected), n);
+        const Vec<T> g = load(dy + row + i, n) - dy_center.part[k];
+        store(dx + row + i, fma(load(x + row + i, n) - center.part[k], scale.part[k], g) * dy_scale.part[k], n);
       });
     }
   });

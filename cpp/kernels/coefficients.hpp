@@ -46,7 +46,7 @@ inline RowGradient<T> row_gradient(GradientSums sums, Sum mean, double rstd, dou
   const Affine<T> x_hat = standardize<T>(mean, rstd);
   const double mean_g = (sums.g.hi + sums.g.lo) / count;
   const double mean_gx = (sums.gd.hi + sums.gd.lo) * rstd / count;
-  return {x_hat.center, x_hat.scale, x_hat.shift, static_cast<T>(rstd * mean_g), static_cast<T>(rstd * mean_gx)};
+  return {x_hat.center, x_hat.scale, x_hat.shift, static_cast<T>(mean_g), static_cast<T>(mean_gx)};
 }
 
 }  // namespace

@@ -42,8 +42,7 @@ Index layer_norm_rows(const LayerNormForward<T>& args, Index begin, Index end) {
     if (args.rstd[r] == out_of_range)
       ++left_alone;
     else
-      normalize(x, args.y + r * args.cols, args.weight, args.bias, args.cols,
-                standardize<T>(stats.mean, args.rstd[r]));
+      normalize(x, args.y + r * args.cols, args.weight, args.bias, args.cols, standardize<T>(stats.mean, args.rstd[r]));
   }
   return left_alone;
 }
@@ -107,13 +106,9 @@ NORMKIT_INLINE void tile_gradients(const Tile<T>& tile, const T* weight, Index f
           fma(load(tile.x[r] + first + i, n) - broadcast(row.center), broadcast(row.rstd), broadcast(row.shift));
       dw[r / (tile_rows / 2)] = fma(dy, x_hat, dw[r / (tile_rows / 2)]);
       db[r / (tile_rows / 2)] += dy;
-      Vec<T> dx = dy * broadcast(row.rstd);
-      const Vec<T> projected = fma(x_hat, broadcast(row.mean_gx), broadcast(row.mean_g));
-      if constexpr (has_weight)
-        dx = fma(dx, w, -projected);
-      else
-        dx = dx - projected;
-      store(tile.dx[r] + first + i, dx, n);
+      Vec<T> g = dy - broadcast(row.mean_g);
+      if constexpr (has_weight) g = fma(dy, w, broadcast(-row.mean_g));
+      store(tile.dx[r] + first + i, fma(x_hat, broadcast(-row.mean_gx), g) * broadcast(row.rstd), n);
     };
     if constexpr (rows > 0) {
 #pragma GCC unroll 8
@@ -172,9 +167,8 @@ Index layer_norm_backward_rows(const LayerNormBackward<T>& args, Index begin, In
     const GradientSums sums = gradient_sums(args.dy + r * args.cols, x, args.weight, {1, 0, args.cols}, mean);
     return row_gradient<T>(sums, mean, args.rstd[r], static_cast<double>(args.cols));
   };
-  return each_tile(args, begin, end, gradient_of, [&](const Tile<T>& tile) {
-    tile_gradients(tile, args.weight, 0, args.cols, dweight, dbias);
-  });
+  return each_tile(args, begin, end, gradient_of,
+                   [&](const Tile<T>& tile) { tile_gradients(tile, args.weight, 0, args.cols, dweight, dbias); });
 }
 
 template <class T>

@@ -24,7 +24,8 @@ NORMKIT_INLINE void each_vector(Index count, F&& body) {
   if (i < count) body(i, Part{count - i});
 }
 
-// body(i, k, n) over groups of `vectors` vectors of `width` lanes; k, the place in the group, is a constant after unrolling.
+// body(i, k, n) over groups of `vectors` vectors of `width` lanes; k, the place in the group, is a constant after
+// unrolling.
 template <Index width, int vectors, class F>
 NORMKIT_INLINE void each_in_group(Index first, Index count, F&& body) {
   if (count == width * vectors) {
@@ -50,16 +51,14 @@ struct WideLanes {
 
   // Adds up the lanes by halves: lane i takes in lane i + N/2, and so on.
   NORMKIT_INLINE Sum total() const {
-    Sum sums[N];
-    for (int i = 0; i < N; ++i) sums[i] = lane<T>(part[i / wide_lanes], i % wide_lanes);
-    for (int half = N / 2; half > 0; half /= 2)
-      for (int i = 0; i < half; ++i) {
-        if constexpr (sizeof(T) == sizeof(float))
-          sums[i].hi += sums[i + half].hi;
-        else
-          sums[i] = add(sums[i], sums[i + half]);
-      }
-    return sums[0];
+    Wide<T> sums[vectors];
+#pragma GCC unroll 16
+    for (int i = 0; i < vectors; ++i) sums[i] = part[i];
+#pragma GCC unroll 4
+    for (int half = vectors / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+      for (int i = 0; i < half; ++i) sums[i] = sums[i] + sums[i + half];
+    return add_lanes<T>(sums[0]);
   }
 };
 

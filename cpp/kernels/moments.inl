@@ -70,8 +70,8 @@ void column_moments(const T* x, Block block, ColumnMoments out) {
     T center[strip_cols<T>];
     for (Index r = 0; r < block.rows; ++r) {
       const T* row = x + r * block.stride + strip;
-      each_in_group<wide_lanes, strip_wides<T>>(
-          0, cols, [&](Index i, int k, auto n) { sums[k] = sums[k] + widen(row + i, n); });
+      each_in_group<wide_lanes, strip_wides<T>>(0, cols,
+                                                [&](Index i, int k, auto n) { sums[k] = sums[k] + widen(row + i, n); });
     }
     for (int k = 0; k < strip_wides<T>; ++k) {
       sums[k] = divide(sums[k], count);

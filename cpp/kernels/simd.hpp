@@ -150,12 +150,12 @@ NORMKIT_INLINE double fma(double a, double b, double c) { return __builtin_fma(a
 #elif defined(__aarch64__)
 NORMKIT_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
-  return reinterpret_cast<Vec<float>>(vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a),
-                                                reinterpret_cast<float32x4_t>(b)));
+  return reinterpret_cast<Vec<float>>(
+      vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a), reinterpret_cast<float32x4_t>(b)));
 }
 NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
-  return reinterpret_cast<Vec<double>>(vfmaq_f64(reinterpret_cast<float64x2_t>(c), reinterpret_cast<float64x2_t>(a),
-                                                 reinterpret_cast<float64x2_t>(b)));
+  return reinterpret_cast<Vec<double>>(
+      vfmaq_f64(reinterpret_cast<float64x2_t>(c), reinterpret_cast<float64x2_t>(a), reinterpret_cast<float64x2_t>(b)));
 }
 #endif
 

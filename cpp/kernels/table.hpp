@@ -36,10 +36,10 @@ struct Affine {
   T center, scale, shift;
 };
 
-// dx = dy·dy_scale + ((x − center)·scale + shift)
+// dx = ((dy − dy_center) + (x − center)·scale)·dy_scale; dy at its mean cancels exactly.
 template <class T>
 struct GradientAffine {
-  T center, scale, shift, dy_scale;
+  T center, scale, dy_center, dy_scale;
 };
 
 // Coefficients of one column each; arrays of length cols.
@@ -49,7 +49,7 @@ struct AffineColumns {
 };
 template <class T>
 struct GradientAffineColumns {
-  const T *center, *scale, *shift, *dy_scale;
+  const T *center, *scale, *dy_center, *dy_scale;
 };
 
 // One value per column, in planes of length cols; the low planes are 0 for float data.
@@ -89,8 +89,7 @@ struct LayerNormBackward {
   Index cols;
 };
 
-// One row's part in its gradient: x̂ = (x − center)·rstd + shift, dx = rstd·g − (mean_g + x̂·mean_gx),
-// where mean_g and mean_gx are already multiplied by rstd.
+// One row's part in its gradient: x̂ = (x − center)·rstd + shift, dx = ((g − mean_g) − x̂·mean_gx)·rstd.
 template <class T>
 struct RowGradient {
   T center, rstd, shift, mean_g, mean_gx;

@@ -80,19 +80,33 @@ NORMKIT_INLINE Wide<T> broadcast_wide(Sum value) {
     return {broadcast(value.hi), broadcast(value.lo)};
 }
 
-template <class T>
-NORMKIT_INLINE Sum lane(Wide<T> a, Index i) {
-  if constexpr (sizeof(T) == sizeof(float))
-    return {a.hi[i], 0.0};
-  else
-    return {a.hi[i], a.lo[i]};
-}
-
 // A scalar sum with the precision of Wide<T>.
 NORMKIT_INLINE Sum add(Sum a, Sum b) {
   double error;
   const double sum = two_sum(a.hi, b.hi, error);
   return {sum, (a.lo + b.lo) + error};
+}
+
+// The lanes of one vector, added up by halves.
+template <class T>
+NORMKIT_INLINE Sum add_lanes(Wide<T> a) {
+  Sum sums[wide_lanes];
+#pragma GCC unroll 8
+  for (Index i = 0; i < wide_lanes; ++i) {
+    sums[i].hi = a.hi[i];
+    if constexpr (sizeof(T) == sizeof(double)) sums[i].lo = a.lo[i];
+  }
+#pragma GCC unroll 4
+  for (Index half = wide_lanes / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (Index i = 0; i < half; ++i) {
+      if constexpr (sizeof(T) == sizeof(float))
+        sums[i].hi += sums[i + half].hi;
+      else
+        sums[i] = add(sums[i], sums[i + half]);
+    }
+  if constexpr (sizeof(T) == sizeof(float)) sums[0].lo = 0.0;
+  return sums[0];
 }
 
 // a / n: hi is the nearest double to the quotient, lo what it leaves (0 for float data).

@@ -88,9 +88,8 @@ class MatrixMoments {
   void compute(const T* x, Index slab, Index chunk) const {
     const Piece piece = matrix_.piece(slab, chunk);
     const ColumnMoments at = plane(chunk);
-    kernels<T>().column_moments(
-        x + piece.offset, piece.block,
-        {at.mean + piece.first_col, at.mean_lo + piece.first_col, at.m2 + piece.first_col});
+    kernels<T>().column_moments(x + piece.offset, piece.block,
+                                {at.mean + piece.first_col, at.mean_lo + piece.first_col, at.m2 + piece.first_col});
   }
 
   Moments<T> channel(Index channel, Index count) const {
@@ -98,9 +97,8 @@ class MatrixMoments {
       for (Index chunk = 0; chunk < matrix_.chunks(); ++chunk) {
         const ColumnMoments at = plane(chunk);
         const Index rows = matrix_.rows_of(chunk);
-        matrix_.each_column(channel, chunk, [&](Index col) {
-          visit(rows, BlockMoments{{at.mean[col], at.mean_lo[col]}, at.m2[col]});
-        });
+        matrix_.each_column(channel, chunk,
+                            [&](Index col) { visit(rows, BlockMoments{{at.mean[col], at.mean_lo[col]}, at.m2[col]}); });
       }
     });
   }
@@ -114,18 +112,19 @@ class MatrixMoments {
   Scratch<double> planes_;
 };
 
-// Coefficients spread over the columns: center, scale, shift and, backward, dy_scale.
+// Coefficients spread over the columns, in planes: those of Affine, or those of GradientAffine.
 template <class T>
 class Coefficients {
  public:
   explicit Coefficients(const Matrix<T>& matrix) : matrix_(matrix), planes_(4 * matrix.cols()) {}
 
+  void set(Index channel, const Affine<T>& value) const { set(channel, {value.center, value.scale, value.shift, 0}); }
   void set(Index channel, const GradientAffine<T>& value) const {
     const Index cols = matrix_.cols();
     matrix_.each_column(channel, [&](Index col) {
       planes_[col] = value.center;
       planes_[cols + col] = value.scale;
-      planes_[2 * cols + col] = value.shift;
+      planes_[2 * cols + col] = value.dy_center;
       planes_[3 * cols + col] = value.dy_scale;
     });
   }
@@ -171,7 +170,7 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
                                          : Moments<T>{{args.mean[channel], 0.0}, args.var[channel]};
       left_over[channel] = !channel_fits(args, channel, merged);
       const Affine<T> a = left_over[channel] ? Affine<T>{0, 1, 0} : channel_affine(args, channel, merged);
-      coefficients.set(channel, {a.center, a.scale, a.shift, 0});
+      coefficients.set(channel, a);
     }
   };
   const auto apply = [&](Index slab, Index chunk) {
@@ -191,6 +190,13 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
 
 template <class T>
 void backward_by_columns(const BatchNormBackward<T>& args, bool training, int threads) {
+  if (training && args.dx == args.x && !all_gradients_fit(args)) {
+    const Scratch<T> x(args.shape.size());
+    std::copy(args.x, args.x + args.shape.size(), x.data());
+    BatchNormBackward<T> apart = args;
+    apart.x = x.data();
+    return backward_by_columns(apart, training, threads);
+  }
   constexpr bool refines = std::is_same_v<T, double>;
   const Kernels<T>& kernel = kernels<T>();
   const Matrix<T> matrix(args.shape);
@@ -213,8 +219,7 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
   const auto refine = [&](Index slab) {
     const Share channels = matrix.channels(slab);
     for (Index channel = channels.begin; channel < channels.end; ++channel)
-      set_mean(channel,
-               refine_mean(args.mean[channel], moments.channel(channel, args.shape.per_channel()).mean));
+      set_mean(channel, refine_mean(args.mean[channel], moments.channel(channel, args.shape.per_channel()).mean));
   };
   const auto gradient_sums = [&](Index slab, Index chunk) {
     const Piece piece = matrix.piece(slab, chunk);
@@ -222,9 +227,6 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
     kernel.column_gradient_sums(args.dy + piece.offset, args.x + piece.offset, piece.block, {mean, mean + cols},
                                 column_sums(chunk, piece.first_col));
   };
-  // A left-over channel keeps in dx whichever of dy and x it would otherwise destroy.
-  const bool keeps_x = args.dx == args.x;
-  const GradientAffine<T> kept = keeps_x && training ? GradientAffine<T>{0, 1, 0, 0} : GradientAffine<T>{0, 0, 0, 1};
   const auto finish = [&](Index slab) {
     const Share channels = matrix.channels(slab);
     for (Index channel = channels.begin; channel < channels.end; ++channel) {
@@ -240,15 +242,19 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
         const Index first = matrix.channel_offset(channel);
         careful_parameter_gradients(args, channel, args.dy + first, args.x + first, matrix.channel_runs());
       }
-      const GradientAffine<T> used = left_over[channel] ? kept : gradient;
-      coefficients.set(channel, training ? used : GradientAffine<T>{0, used.dy_scale, 0, 0});
+      // A left-over channel of dx becomes a copy of dy.
+      const GradientAffine<T> used = left_over[channel] ? GradientAffine<T>{0, 0, 0, 1} : gradient;
+      if (training)
+        coefficients.set(channel, used);
+      else
+        coefficients.set(channel, Affine<T>{0, used.dy_scale, 0});
     }
   };
   const auto apply = [&](Index slab, Index chunk) {
     const Piece piece = matrix.piece(slab, chunk);
     if (training)
-      kernel.column_gradient_affine(args.dy + piece.offset, args.x + piece.offset, args.dx + piece.offset,
-                                    piece.block, coefficients.gradient(piece.first_col));
+      kernel.column_gradient_affine(args.dy + piece.offset, args.x + piece.offset, args.dx + piece.offset, piece.block,
+                                    coefficients.gradient(piece.first_col));
     else
       kernel.column_affine(args.dy + piece.offset, args.dx + piece.offset, piece.block,
                            coefficients.affine(piece.first_col));
@@ -257,15 +263,15 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
   parallel(threads, [&](const Team& team) {
     if (refines && training) {
       two_sweeps(
-          team, matrix.slabs(), matrix.chunks(),
-          [&](Index slab, Index chunk) { moments.compute(args.x, slab, chunk); }, refine, [](Index, Index) {});
+          team, matrix.slabs(), matrix.chunks(), [&](Index slab, Index chunk) { moments.compute(args.x, slab, chunk); },
+          refine, [](Index, Index) {});
       team.barrier();
     }
     two_sweeps(team, matrix.slabs(), matrix.chunks(), gradient_sums, finish, apply);
     each_left_over(team, args.shape.channels, left_over, [&](Index channel) {
       const Index first = matrix.channel_offset(channel);
-      const T *dy = keeps_x && training ? args.dy : args.dx, *x = keeps_x ? args.dx : args.x;
-      careful_input_gradient(args, channel, dy + first, x + first, args.dx + first, matrix.channel_runs(), training);
+      T* dx = args.dx + first;
+      careful_input_gradient(args, channel, dx, args.x + first, dx, matrix.channel_runs(), training);
     });
   });
 }

@@ -64,9 +64,8 @@ void forward_by_runs(const BatchNormForward<T>& args, bool training, int threads
           kernel.moments(args.x + pieces.offset(channel, piece), pieces.runs(piece));
   };
   const auto finish = [&](Index channel) {
-    const Moments<T> moments =
-        training ? merge_pieces(pieces, args.shape, parts.data() + channel * pieces.count())
-                 : Moments<T>{{args.mean[channel], 0.0}, args.var[channel]};
+    const Moments<T> moments = training ? merge_pieces(pieces, args.shape, parts.data() + channel * pieces.count())
+                                        : Moments<T>{{args.mean[channel], 0.0}, args.var[channel]};
     done[channel] = !channel_fits(args, channel, moments);
     if (done[channel]) {
       const Index first = pieces.offset(channel, 0);
@@ -79,8 +78,7 @@ void forward_by_runs(const BatchNormForward<T>& args, bool training, int threads
     const Index first = pieces.offset(channel, piece);
     if (!done[channel]) kernel.affine(args.x + first, args.y + first, pieces.runs(piece), affine[channel]);
   };
-  parallel(threads,
-           [&](const Team& team) { two_sweeps(team, channels, pieces.count(), statistics, finish, apply); });
+  parallel(threads, [&](const Team& team) { two_sweeps(team, channels, pieces.count(), statistics, finish, apply); });
 }
 
 template <class T>
@@ -112,8 +110,7 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
     done[channel] = !gradient_fits(args, channel);
     if (done[channel]) {
       careful_parameter_gradients(args, channel, args.dy + first, args.x + first, pieces.whole());
-      careful_input_gradient(args, channel, args.dy + first, args.x + first, args.dx + first, pieces.whole(),
-                             training);
+      careful_input_gradient(args, channel, args.dy + first, args.x + first, args.dx + first, pieces.whole(), training);
       return;
     }
     ChannelSums<T> total;

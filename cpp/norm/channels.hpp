@@ -36,7 +36,7 @@ struct ChannelSums {
   }
 };
 
-// Stores dweight and dbias and returns the coefficients of dx = weight·rstd·(dy − mean(dy) − x̂·mean(dy·x̂)).
+// Stores dweight and dbias and returns the coefficients of dx = (dy − mean(dy) − x̂·mean(dy·x̂))·(weight·rstd).
 template <class T>
 GradientAffine<T> channel_gradient(const BatchNormBackward<T>& args, Index channel, Sum mean,
                                    const ChannelSums<T>& sums) {
@@ -46,10 +46,9 @@ GradientAffine<T> channel_gradient(const BatchNormBackward<T>& args, Index chann
   args.dbias[channel] = static_cast<T>(sums.g);
   const T center = static_cast<T>(mean.hi);
   const W c = (W(mean.hi) - W(center)) + W(mean.lo);
-  const W dy_scale = W(weight_of(args.weight, channel)) * rstd;
-  const W scale = -dy_scale * rstd * (sums.gd * rstd / count);
-  return {center, static_cast<T>(scale), static_cast<T>(-dy_scale * (sums.g / count) - scale * c),
-          static_cast<T>(dy_scale)};
+  const W scale = -(sums.gd / count) * rstd * rstd;
+  return {center, static_cast<T>(scale), static_cast<T>(sums.g / count + scale * c),
+          static_cast<T>(W(weight_of(args.weight, channel)) * rstd)};
 }
 
 // The weight may take a scale out of the range of T though rstd is inside.
@@ -74,6 +73,13 @@ bool gradient_fits(const BatchNormBackward<T>& args, Index channel) {
   return !is_out_of_range<T>(rstd) && scale_fits<T>(rstd * weight_of(args.weight, channel));
 }
 
+template <class T>
+bool all_gradients_fit(const BatchNormBackward<T>& args) {
+  for (Index channel = 0; channel < args.shape.channels; ++channel)
+    if (!gradient_fits(args, channel)) return false;
+  return true;
+}
+
 // A channel in a wider type; y may be x.
 template <class T>
 void careful_channel(const BatchNormForward<T>& args, Index channel, const T* x, T* y, Runs runs, bool training) {
@@ -87,8 +93,7 @@ void careful_channel(const BatchNormForward<T>& args, Index channel, const T* x,
   }
   args.rstd[channel] = static_cast<double>(rstd);
   const T weight = args.weight ? args.weight[channel] : T(1), bias = args.bias ? args.bias[channel] : T(0);
-  careful_normalize(
-      x, y, runs, mean, rstd, [&](Index) { return weight; }, [&](Index) { return bias; });
+  careful_normalize(x, y, runs, mean, rstd, [&](Index) { return weight; }, [&](Index) { return bias; });
 }
 
 // dweight and dbias of a channel.
@@ -113,8 +118,7 @@ void careful_input_gradient(const BatchNormBackward<T>& args, Index channel, con
   const W weight = weight_of(args.weight, channel), rstd = args.rstd[channel];
   if (training)
     careful_gradients(
-        dy, x, dx, runs, args.mean[channel], args.rstd[channel], [&](Index) { return weight; },
-        [](Index, W, W) {});
+        dy, x, dx, runs, args.mean[channel], args.rstd[channel], [&](Index) { return weight; }, [](Index, W, W) {});
   else
     each_element(runs, [&](Index i) { dx[i] = static_cast<T>(W(dy[i]) * weight * rstd); });
 }

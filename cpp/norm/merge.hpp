@@ -38,8 +38,8 @@ struct Moments {
   }
 };
 
-// Chan, Golub & LeVeque's formula for any number of blocks: each_block(visit) calls visit(count, BlockMoments) for every
-// block, and is called twice. Means are taken relative to the first one, so that nothing is lost at large mean/σ.
+// Chan, Golub & LeVeque's formula for any number of blocks: each_block(visit) calls visit(count, BlockMoments) for
+// every block, and is called twice. Means are taken relative to the first one, so that nothing is lost at large mean/σ.
 template <class T, class EachBlock>
 Moments<T> merge(Index count, EachBlock&& each_block) {
   using W = Wider<T>;

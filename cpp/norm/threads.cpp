@@ -1,5 +1,5 @@
-// The only file that knows OpenMP. NORMKIT_THREADS_STD selects std::thread instead (ThreadSanitizer cannot see libgomp),
-// and without OpenMP that back end is the default.
+// The only file that knows OpenMP. NORMKIT_THREADS_STD selects std::thread instead (ThreadSanitizer cannot see
+// libgomp), and without OpenMP that back end is the default.
 #include "norm/threads.hpp"
 
 #include <atomic>

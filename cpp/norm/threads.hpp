@@ -43,8 +43,8 @@ void parallel(int threads, F&& body) {
 
 // 0: back to the default.
 void set_num_threads(int threads);
-// set_num_threads, else NORMKIT_NUM_THREADS, else what OpenMP would use; never more than affinity and cgroup quota allow
-// unless asked for. Throws std::invalid_argument if NORMKIT_NUM_THREADS is not a positive number.
+// set_num_threads, else NORMKIT_NUM_THREADS, else what OpenMP would use; never more than affinity and cgroup quota
+// allow unless asked for. Throws std::invalid_argument if NORMKIT_NUM_THREADS is not a positive number.
 int num_threads();
 // The cores that affinity and cgroup quota leave to this process.
 int usable_cores();

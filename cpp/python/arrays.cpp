@@ -13,17 +13,24 @@ constexpr int npy_float = 11, npy_double = 12, aligned_flag = 0x0100;
 std::string type_name(const py::handle& object) { return py::str(py::type::of(object).attr("__name__")); }
 
 bool is_native_float(const py::dtype& dtype) {
-  return (dtype.num() == npy_float || dtype.num() == npy_double) && dtype.attr("isnative").cast<bool>();
+  return (dtype.num() == npy_float || dtype.num() == npy_double) && dtype.byteorder() == '=';
 }
 
 py::object numpy(const char* function) { return py::module_::import("numpy").attr(function); }
 
+// numpy.ndarray itself; kept for the life of the process, as numpy cannot be unloaded.
+PyObject* plain_array_type() {
+  static PyObject* const type = numpy("ndarray").release().ptr();
+  return type;
+}
+
 // A plain ndarray, or what np.asarray makes of a subclass of it.
 py::array as_array(const Operation& op, const char* name, const py::object& object) {
+  if (reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == plain_array_type())
+    return py::reinterpret_borrow<py::array>(object);
   if (!py::isinstance<py::array>(object))
     op.type_error(std::string(name) + " must be a numpy array, got " + type_name(object) +
                   "; convert it with np.asarray(" + name + ", np.float32)");
-  if (py::type::of(object).is(py::module_::import("numpy").attr("ndarray"))) return py::reinterpret_borrow<py::array>(object);
   if (py::isinstance(object, py::module_::import("numpy.ma").attr("MaskedArray")))
     op.type_error(std::string(name) + " is a masked array, and masks are not supported; fill it first with " + name +
                   ".filled(value)");
@@ -67,9 +74,7 @@ bool same_memory(const py::array& a, const py::array& b) {
 void Operation::type_error(const std::string& text) const { throw py::type_error(std::string(name) + ": " + text); }
 void Operation::value_error(const std::string& text) const { throw py::value_error(std::string(name) + ": " + text); }
 
-py::dtype dtype_of(Scalar scalar) {
-  return scalar == Scalar::f32 ? py::dtype::of<float>() : py::dtype::of<double>();
-}
+py::dtype dtype_of(Scalar scalar) { return scalar == Scalar::f32 ? py::dtype::of<float>() : py::dtype::of<double>(); }
 
 std::string text_of(const Shape& shape) {
   std::string text = "(";
@@ -141,8 +146,7 @@ int checked_threads(const Operation& op, const py::object& object) {
 }
 
 int checked_axis(const Operation& op, const py::object& object, py::ssize_t ndim) {
-  if (PyIndex_Check(object.ptr()) == 0)
-    op.type_error("axis must be an integer, got " + std::string(py::repr(object)));
+  if (PyIndex_Check(object.ptr()) == 0) op.type_error("axis must be an integer, got " + std::string(py::repr(object)));
   const Py_ssize_t axis = PyNumber_AsSsize_t(object.ptr(), nullptr);
   if (axis < -ndim || axis >= ndim)
     op.value_error("axis " + std::to_string(axis) + " is out of range for x with " + std::to_string(ndim) +

@@ -118,7 +118,7 @@ py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, 
   const int threads = threads_for(bytes, checked_threads(op, given.num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const BatchNormForward<T> args{data<T>(view.array()), writable<T>(output),  optional_data<T>(weight),
+    const BatchNormForward<T> args{data<T>(view.array()),  writable<T>(output), optional_data<T>(weight),
                                    optional_data<T>(bias), mean.mutable_data(), rstd.mutable_data(),
                                    var.mutable_data(),     view.shape(),        eps};
     without_gil(bytes, [&] { run(args, threads); });
@@ -154,8 +154,7 @@ py::object training(const py::object& x, const py::object& weight, const py::obj
 
 py::object inference(const py::object& x, const py::object& weight, const py::object& bias,
                      const py::object& running_mean, const py::object& running_var, const py::object& axis,
-                     const py::object& eps, const py::object& out, bool return_moments,
-                     const py::object& num_threads) {
+                     const py::object& eps, const py::object& out, bool return_moments, const py::object& num_threads) {
   const ForwardArguments given{{"batch_norm"}, x, weight, bias, axis, eps, out, num_threads, return_moments};
   const auto prepare = [&](const Operation& op, const ChannelView& view, const py::object& target, auto& mean,
                            auto& var) {
@@ -196,7 +195,7 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const BatchNormBackward<T> args{data<T>(upstream),      data<T>(view.array()), writable<T>(output),
+    const BatchNormBackward<T> args{data<T>(upstream),        data<T>(view.array()), writable<T>(output),
                                     optional_data<T>(weight), mean.data(),           rstd.data(),
                                     writable<T>(dweight),     writable<T>(dbias),    view.shape()};
     without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });

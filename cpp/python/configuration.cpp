@@ -22,9 +22,7 @@ py::dict build_config() {
   return config;
 }
 
-void set_threads(const py::object& threads) {
-  set_num_threads(checked_threads(Operation{"set_num_threads"}, threads));
-}
+void set_threads(const py::object& threads) { set_num_threads(checked_threads(Operation{"set_num_threads"}, threads)); }
 
 }  // namespace
 

@@ -96,9 +96,14 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const LayerNormForward<T> args{data<T>(input),        writable<T>(output),  optional_data<T>(weight),
-                                   optional_data<T>(bias), mean.mutable_data(), rstd.mutable_data(),
-                                   view.cols(),            eps};
+    const LayerNormForward<T> args{data<T>(input),
+                                   writable<T>(output),
+                                   optional_data<T>(weight),
+                                   optional_data<T>(bias),
+                                   mean.mutable_data(),
+                                   rstd.mutable_data(),
+                                   view.cols(),
+                                   eps};
     without_gil(bytes, [&] { layer_norm(args, view.rows(), threads); });
   });
   py::object y = view.finish(out, output, scalar);

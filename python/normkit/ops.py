@@ -320,7 +320,5 @@ def batch_norm_backward(
         As for `batch_norm`.
     """
     return NormGradients(
-        *_core.batch_norm_backward(
-            dy, x, moments[0], moments[1], weight, training, axis, out, num_threads
-        )
+        *_core.batch_norm_backward(dy, x, moments[0], moments[1], weight, training, axis, out, num_threads)
     )

@@ -144,14 +144,14 @@ def _normalized_gradient(g: Array, x_hat: Array, rstd: Array, axes: tuple[int, .
 
 
 def _recentered(x: Array, mean: Array, axes: tuple[int, ...]) -> Array:
-    """x − mean, where mean is the float64-rounded mean of x itself: take out what that rounding left."""
+    """X − mean, where mean is the float64-rounded mean of x itself: take out what that rounding left."""
     centered = x - mean
-    return centered if x.size == 0 else centered - centered.mean(axis=axes, keepdims=True)
+    return centered if x.size == 0 else np.asarray(centered - centered.mean(axis=axes, keepdims=True))
 
 
 def _affine(x_hat: Array, weight: Array | None, bias: Array | None) -> Array:
     scaled = x_hat if weight is None else x_hat * weight
-    return scaled if bias is None else scaled + bias
+    return np.asarray(scaled if bias is None else scaled + bias)
 
 
 def _normalized_axes(x: Array, axis: int | Sequence[int]) -> tuple[int, ...]:

@@ -119,7 +119,7 @@ class RunningStats:
 
     @classmethod
     def torch(cls, num_channels: int, momentum: float | None = 0.1) -> RunningStats:
-        """torch's convention: momentum weighs the new batch (0.1), the stored variance is unbiased."""
+        """Torch's convention: momentum weighs the new batch (0.1), the stored variance is unbiased."""
         return cls(num_channels, momentum=momentum, unbiased=True)
 
     @classmethod

@@ -1,0 +1,213 @@
+"""The numerics contract as code: how large an error of each result may be, and an oracle that is exact.
+
+`exact` computes a row or channel in 100-digit decimal arithmetic, into which every float converts exactly; the bounds
+are those of docs/design.md, with the exact values in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import normkit as nk
+from normkit import reference
+
+F64 = NDArray[np.float64]
+
+
+@dataclass
+class Errors:
+    """Largest error of each result as a share of its bound: 1 is the limit."""
+
+    y: float
+    dx: float
+    dweight: float
+    dbias: float
+
+    def worst(self) -> float:
+        return max(self.y, self.dx, self.dweight, self.dbias)
+
+
+@dataclass
+class Exact:
+    """One operation at float64 or better: results, and the terms that the bounds are made of."""
+
+    y: Any
+    dx: Any
+    dweight: Any
+    dbias: Any
+    x_hat: Any
+    dx_scale: Any
+    dweight_scale: Any
+    dbias_scale: Any
+
+
+def forward_share(y: NDArray[Any], exact: Exact, weight: Any, bias: Any) -> float:
+    """|y − exact| over 4 ulp of max(|x̂·weight|, |bias|, |weight|/256)."""
+    size = np.maximum(np.abs(exact.x_hat * weight), np.maximum(np.abs(bias), np.abs(weight) / 256.0))
+    ulp = np.spacing(np.asarray(size, np.float64).astype(y.dtype)).astype(np.float64)
+    return _largest(np.abs(_difference(y, exact.y)), 4.0 * ulp)
+
+
+def gradient_shares(gradients: nk.NormGradients, exact: Exact) -> tuple[float, float, float]:
+    """dx against 4ε·rstd·(|g| + |mean g| + |x̂·mean(g·x̂)|), dweight and dbias against 2ε·Σ|terms|."""
+    eps, least = (
+        float(v) for v in (np.finfo(gradients.dx.dtype).eps, np.finfo(gradients.dx.dtype).smallest_subnormal)
+    )
+    return (
+        _largest(
+            np.abs(_difference(gradients.dx, exact.dx)), 4 * eps * np.asarray(exact.dx_scale, float) + least
+        ),
+        _largest(
+            np.abs(_difference(gradients.dweight, exact.dweight)),
+            2 * eps * np.asarray(exact.dweight_scale, float) + least,
+        ),
+        _largest(
+            np.abs(_difference(gradients.dbias, exact.dbias)),
+            2 * eps * np.asarray(exact.dbias_scale, float) + least,
+        ),
+    )
+
+
+def _difference(got: NDArray[Any], exact: Any) -> F64:
+    """got − exact; 0 where the exact value is beyond the dtype and got is that infinity."""
+    if np.asarray(exact).dtype == object:
+        flat = [float(Decimal(float(a)) - b) for a, b in zip(np.ravel(got), np.ravel(exact), strict=True)]
+        return np.array(flat).reshape(np.shape(exact))
+    overflows = (
+        np.isinf(got) & (np.abs(exact) > np.finfo(got.dtype).max) & (np.signbit(got) == np.signbit(exact))
+    )
+    with np.errstate(invalid="ignore"):
+        return np.where(overflows, 0.0, np.asarray(got, np.float64) - exact)
+
+
+def _largest(error: F64, bound: F64) -> float:
+    if error.size == 0:
+        return 0.0
+    assert np.isfinite(error).all(), "a result is not finite"
+    return float(np.max(np.divide(error, bound, out=np.zeros_like(error), where=error > 0)))
+
+
+def by_reference(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) -> Exact:
+    """In float64 by normkit.reference; enough for float32 data. axes: those that the statistics reduce.
+
+    weight and bias broadcast against x.
+    """
+    stats = reference.statistics(x, axes)
+    rstd = 1.0 / np.sqrt(stats.var + eps)
+    x_hat = stats.centered * rstd
+    g = np.asarray(dy, np.float64) * weight
+    mean_g, mean_gx = g.mean(axis=axes, keepdims=True), (g * x_hat).mean(axis=axes, keepdims=True)
+    return _assemble(np.asarray(dy, np.float64), x_hat, rstd, g, mean_g, mean_gx, weight, axes)
+
+
+def by_decimal(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) -> Exact:
+    """The same in 100-digit decimals (object arrays); for small arrays of either dtype."""
+    with localcontext() as context:
+        context.prec = 100
+        to_decimal = np.vectorize(lambda v: Decimal(float(v)), otypes=[object])
+        dy, x = to_decimal(dy), to_decimal(x)
+        weight = to_decimal(np.broadcast_to(weight, x.shape))
+        count = Decimal(int(np.prod([x.shape[i] for i in axes])))
+        mean = x.sum(axis=axes, keepdims=True) / count
+        centered = x - mean
+        var = (centered * centered).sum(axis=axes, keepdims=True) / count
+        rstd = np.vectorize(lambda v: 1 / (v + Decimal(eps)).sqrt(), otypes=[object])(var)
+        x_hat = centered * rstd
+        g = dy * weight
+        mean_g, mean_gx = (
+            g.sum(axis=axes, keepdims=True) / count,
+            (g * x_hat).sum(axis=axes, keepdims=True) / count,
+        )
+        return _assemble(dy, x_hat, rstd, g, mean_g, mean_gx, weight, axes)
+
+
+def _assemble(
+    dy: Any, x_hat: Any, rstd: Any, g: Any, mean_g: Any, mean_gx: Any, weight: Any, axes: tuple[int, ...]
+) -> Exact:
+    return Exact(
+        y=x_hat * weight,
+        dx=rstd * (g - mean_g - x_hat * mean_gx),
+        dweight=dy * x_hat,
+        dbias=dy,
+        x_hat=np.asarray(x_hat, np.float64),
+        dx_scale=rstd * (abs(g) + abs(mean_g) + abs(x_hat * mean_gx)),
+        dweight_scale=abs(dy * x_hat),
+        dbias_scale=abs(dy),
+    )
+
+
+def summed(exact: Exact, bias: Any, axes: tuple[int, ...], shape: tuple[int, ...]) -> Exact:
+    """Add the bias to y, and sum the parameter gradients over `axes` into `shape`."""
+    with localcontext() as context:
+        context.prec = 100
+        if np.asarray(exact.y).dtype == object:
+            bias = np.vectorize(lambda v: Decimal(float(v)), otypes=[object])(bias)
+        exact.y = exact.y + bias
+        for name in ("dweight", "dbias", "dweight_scale", "dbias_scale"):
+            value = np.asarray(getattr(exact, name))
+            setattr(exact, name, np.asarray(value.sum(axis=axes) if axes else value).reshape(shape))
+    return exact
+
+
+def layer_norm_errors(
+    x: NDArray[Any],
+    dy: NDArray[Any],
+    weight: Any,
+    bias: Any,
+    axis: Any,
+    eps: float,
+    num_threads: int | None = None,
+) -> Errors:
+    """Run layer_norm forward and backward and measure every result."""
+    axes = tuple(sorted(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))))
+    spread = [length if i in axes else 1 for i, length in enumerate(x.shape)]
+    others = tuple(i for i in range(x.ndim) if i not in axes)
+    y, moments = nk.layer_norm(
+        x, weight, bias, axis=axis, eps=eps, return_moments=True, num_threads=num_threads
+    )
+    gradients = nk.layer_norm_backward(dy, x, moments, weight, axis=axis, num_threads=num_threads)
+    return _measure(x, dy, weight, bias, axes, others, spread, eps, y, gradients)
+
+
+def batch_norm_errors(
+    x: NDArray[Any],
+    dy: NDArray[Any],
+    weight: Any,
+    bias: Any,
+    axis: int,
+    eps: float,
+    num_threads: int | None = None,
+) -> Errors:
+    """Run batch_norm in training, forward and backward, and measure every result."""
+    channel = axis % x.ndim
+    axes = tuple(i for i in range(x.ndim) if i != channel)
+    spread = [length if i == channel else 1 for i, length in enumerate(x.shape)]
+    y, moments = nk.batch_norm(
+        x, weight, bias, axis=axis, eps=eps, return_moments=True, num_threads=num_threads
+    )
+    gradients = nk.batch_norm_backward(dy, x, moments, weight, axis=axis, num_threads=num_threads)
+    return _measure(x, dy, weight, bias, axes, axes, spread, eps, y, gradients)
+
+
+def _measure(
+    x: NDArray[Any],
+    dy: NDArray[Any],
+    weight: Any,
+    bias: Any,
+    axes: tuple[int, ...],
+    summed_axes: tuple[int, ...],
+    spread: list[int],
+    eps: float,
+    y: NDArray[Any],
+    gradients: nk.NormGradients,
+) -> Errors:
+    w = np.ones(spread) if weight is None else np.asarray(weight, np.float64).reshape(spread)
+    b = np.zeros(spread) if bias is None else np.asarray(bias, np.float64).reshape(spread)
+    oracle = by_reference if x.dtype == np.float32 else by_decimal
+    exact = summed(oracle(dy, x, w, axes, eps), b, summed_axes, gradients.dweight.shape)
+    return Errors(forward_share(y, exact, w, b), *gradient_shares(gradients, exact))

@@ -1,0 +1,104 @@
+"""What the norms are tried on: shapes around every boundary of the kernels and plans, and hostile data.
+
+Shared by the tests and the benchmark. A vector holds 4 to 16 floats and 2 to 8 doubles, a reduction 64 or 32 lanes,
+a chunk of a row 4096 floats or 2048 doubles, a backward tile 8 rows, a strip 64 columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+DTYPES = (np.float32, np.float64)
+
+# (shape, axis): the axes that are normalized.
+LAYER_NORM = [
+    *[((3, cols), -1) for cols in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129)],
+    *[((rows, 13), 1) for rows in (1, 2, 7, 8, 9, 16, 17)],
+    ((5, 257), -1),
+    ((2, 1023), -1),
+    ((2, 1025), -1),
+    ((9, 1001), -1),
+    ((2, 4097), -1),
+    ((1, 10007), -1),
+    ((4, 3, 5), (-2, -1)),
+    ((4, 3, 5), (0, 1, 2)),
+    ((4, 6, 5), 1),
+    ((4, 6, 5), (0, 2)),
+    ((2, 3, 4, 5), (1, 3)),
+    ((64,), 0),
+    ((300, 24), -1),
+]
+
+# (shape, axis): the channel axis.
+BATCH_NORM = [
+    *[((rows, 5), 1) for rows in (1, 2, 3, 15, 16, 17, 33)],
+    *[((20, channels), 1) for channels in (1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129, 257)],
+    ((200, 3), 1),
+    ((501, 24), 1),
+    ((1000, 40), -1),
+    ((4, 3, 5), 1),
+    ((2, 3, 31), 1),
+    ((2, 3, 32), 1),
+    ((3, 4, 7, 7), 1),
+    ((3, 5, 8, 8), 1),
+    ((2, 3, 65, 65), 1),
+    ((1, 2, 100, 47), 1),
+    ((3, 7, 7, 4), 3),
+    ((3, 7, 7, 4), -1),
+    ((2, 9, 9, 70), 3),
+    ((2, 3, 4, 5, 6), 1),
+    ((2, 3, 4, 5, 6), 4),
+    ((6, 50), 0),
+    ((5, 300), 0),
+    ((64,), 0),
+]
+
+# Too large for exact arithmetic; they reach the plans that small ones do not.
+LARGE_LAYER_NORM = [((700, 768), -1), ((3, 100_003), -1), ((1, 1_000_003), -1), ((20_011, 24), -1)]
+LARGE_BATCH_NORM = [
+    ((4099, 512), 1),
+    ((100_003, 3), 1),
+    ((4, 6, 211, 97), 1),
+    ((32, 64, 14, 14), 1),
+    ((16, 33, 33, 40), 3),
+    ((3, 2, 300_007), 1),
+]
+
+
+def normal(offset: float) -> Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]:
+    return lambda rng, shape: rng.standard_normal(shape) + offset
+
+
+def _one_outlier(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    x = rng.standard_normal(shape)
+    x.flat[0] = 1e6
+    return x
+
+
+def _mixed_scales(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return rng.standard_normal(shape) * 10.0 ** rng.uniform(-6, 6, shape)
+
+
+# name: data for a shape, in float64, to be rounded to the dtype under test
+DATA: dict[str, Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]] = {
+    "normal": normal(0.0),
+    "mean 1": normal(1.0),
+    "mean 1e2": normal(1e2),
+    "mean -1e4": normal(-1e4),
+    "mean 1e6": normal(1e6),
+    "constant": lambda rng, shape: np.full(shape, 1234.567),
+    "zeros": lambda rng, shape: np.zeros(shape),
+    "small": lambda rng, shape: 1e-3 * rng.standard_normal(shape),
+    "tiny": lambda rng, shape: 1e-30 * rng.standard_normal(shape),
+    "huge": lambda rng, shape: 1e30 * rng.standard_normal(shape),
+    "near the largest float": lambda rng, shape: 3.3e38 * rng.choice([-1.0, 1.0, 0.5], shape),
+    "subnormal": lambda rng, shape: 1e-41 * rng.integers(-9, 9, shape),
+    "one outlier": _one_outlier,
+    "mixed scales": _mixed_scales,
+    "ascending": lambda rng, shape: np.arange(np.prod(shape), dtype=np.float64).reshape(shape),
+}

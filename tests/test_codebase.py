@@ -1,0 +1,181 @@
+"""The project's own rules: the fence around the kernels, stubs, versions, public names and documentation."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import inspect
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import normkit as nk
+from normkit import _core
+
+ROOT = Path(__file__).resolve().parents[1]
+KERNELS = ROOT / "cpp" / "kernels"
+
+
+def compile_kernels(folder: Path, source: str = "kernels.cpp", *options: str) -> Path:
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    assert compiler, "the tests need the C++ compiler that the build needs"
+    target = folder / "kernels.o"
+    flags = "-std=c++17 -O1 -fPIC -ffp-contract=off -fno-math-errno -fno-exceptions -fno-rtti -w".split()
+    here = ["-DNORMKIT_ISA=baseline", f"-I{ROOT / 'cpp'}", f"-I{KERNELS}"]
+    command = [compiler, *flags, *here, *options, "-c", source, "-o", str(target)]
+    subprocess.run(command, cwd=KERNELS, check=True)
+    return target
+
+
+def fence(target: Path, isa: str = "baseline") -> subprocess.CompletedProcess[str]:
+    cmake, nm = shutil.which("cmake"), shutil.which("nm")
+    assert nm, "the fence reads symbols with nm"
+    command = [cmake] if cmake else [sys.executable, "-m", "cmake"]
+    command += [f"-DNM={nm}", f"-DOBJECT={target}", f"-DISA={isa}", f"-DSTAMP={target}.fenced"]
+    return subprocess.run(
+        [*command, "-P", str(KERNELS / "check_symbols.cmake")], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_fence_lets_the_kernels_pass(tmp_path: Path) -> None:
+    target = compile_kernels(tmp_path)
+    result = fence(target)
+    assert result.returncode == 0, result.stderr
+    assert Path(f"{target}.fenced").exists()
+
+
+@pytest.mark.parametrize(
+    ("leak", "named"),
+    [
+        ("inline int planted(int x) { return x * 3; } int (*planted_pointer)(int) = planted;", "planted"),
+        ("template <class T> T planted(T x) { return x * 3; } template float planted(float);", "planted"),
+        (
+            "#include <algorithm>\n#include <vector>\nint planted() { std::vector<int> v{3, 1}; std::sort(v.begin(), v.end()); return v[0]; }",
+            "planted",
+        ),
+        ("extern int elsewhere(int); namespace { int (*volatile planted)(int) = elsewhere; }", "elsewhere"),
+    ],
+    ids=["inline function", "template", "standard library", "call of other code"],
+)
+def test_the_fence_stops_a_planted_symbol(tmp_path: Path, leak: str, named: str) -> None:
+    source = tmp_path / "planted.cpp"
+    source.write_text(f'{leak}\n#include "kernels.cpp"\n')
+    options = ["-fexceptions"] if "vector" in leak else []
+    target = compile_kernels(tmp_path, str(source), *options)
+    result = fence(target)
+    assert result.returncode != 0
+    assert named in result.stderr
+    assert "must define normkit::kernels_baseline and nothing else" in re.sub(r"\s+", " ", result.stderr)
+    assert not Path(f"{target}.fenced").exists()
+
+
+def test_the_fence_wants_the_table_of_its_own_instruction_set(tmp_path: Path) -> None:
+    assert fence(compile_kernels(tmp_path), isa="avx2").returncode != 0
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="looks for the registers of x86-64")
+@pytest.mark.parametrize(
+    ("march", "uses", "lacks"),
+    [("x86-64", "%xmm", "%[yz]mm"), ("x86-64-v3", "%ymm", "%zmm"), ("x86-64-v4", "%zmm", "%k[89]")],
+)
+def test_each_tier_uses_its_own_registers(tmp_path: Path, march: str, uses: str, lacks: str) -> None:
+    target = compile_kernels(tmp_path, "kernels.cpp", "-O3", f"-march={march}")
+    objdump = shutil.which("objdump")
+    assert objdump, "binutils came with the compiler"
+    code = subprocess.run([objdump, "-d", str(target)], capture_output=True, text=True, check=True).stdout
+    assert len(re.findall(uses, code)) > 1000
+    assert not re.search(lacks, code)
+
+
+def test_the_fence_is_part_of_the_build() -> None:
+    text = (ROOT / "CMakeLists.txt").read_text()
+    assert "check_symbols.cmake" in text
+    assert re.search(r"add_dependencies\(_core fence_", text)
+
+
+def test_kernels_include_nothing_but_each_other() -> None:
+    allowed = {"<cstddef>", "<cstdint>", "<immintrin.h>", "<arm_neon.h>"}
+    for file in sorted(KERNELS.iterdir()):
+        if file.suffix in {".hpp", ".inl", ".cpp"}:
+            for name in re.findall(r"#include\s+(\S+)", file.read_text()):
+                assert name in allowed or (KERNELS / name.strip('"')).exists(), f"{file.name} includes {name}"
+            if file.name not in {"table.hpp"}:
+                assert "namespace {" in file.read_text(), f"{file.name} is not in an anonymous namespace"
+
+
+def test_openmp_is_in_one_file() -> None:
+    files = [f for f in (ROOT / "cpp").rglob("*") if f.is_file() and "#pragma omp" in f.read_text()]
+    assert [f.name for f in files] == ["threads.cpp"]
+
+
+def test_pybind11_is_in_one_folder() -> None:
+    for file in (ROOT / "cpp").rglob("*"):
+        if file.is_file() and "pybind11" in file.read_text():
+            assert file.parent.name == "python", file
+
+
+def test_no_fast_math() -> None:
+    assert not re.search(r"-ffast-math|-Ofast|-funsafe-math", (ROOT / "CMakeLists.txt").read_text())
+
+
+def test_the_stub_matches_the_compiled_module() -> None:
+    tree = ast.parse((ROOT / "python/normkit/_core.pyi").read_text())
+    stub = {node.name: len(node.args.args) for node in tree.body if isinstance(node, ast.FunctionDef)}
+    compiled = {name: getattr(_core, name) for name in dir(_core) if not name.startswith("_")}
+    assert set(stub) == set(compiled)
+    for name, function in compiled.items():
+        signature = function.__doc__.splitlines()[0]
+        assert signature.startswith(f"{name}(")
+        parameters = signature[len(name) + 1 : signature.index(") ->")]
+        assert len(re.findall(r"arg\d+", parameters)) == stub[name], signature
+
+
+def test_versions_agree() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    version = re.search(r'^version = "(.+)"', text, re.MULTILINE)
+    assert version
+    assert nk.__version__ == _core.__version__ == version[1] == importlib.metadata.version("normkit")
+    assert f"## {version[1]}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_public_functions_are_documented() -> None:
+    for name in nk.__all__:
+        value = getattr(nk, name)
+        if inspect.isfunction(value) or inspect.isclass(value):
+            assert value.__doc__, name
+    for name in ("layer_norm", "layer_norm_backward", "batch_norm", "batch_norm_backward"):
+        text = getattr(nk, name).__doc__
+        for parameter in inspect.signature(getattr(nk, name)).parameters:
+            assert re.search(rf"^ +[\w, ]*\b{parameter}\b[\w, ]* :", text, re.MULTILINE), (
+                f"{name}: {parameter} is not documented"
+            )
+        for section in ("Parameters", "Returns", "Raises"):
+            assert f"{section}\n    ---" in text, f"{name} has no section {section}"
+
+
+def test_types_are_published() -> None:
+    assert (Path(nk.__file__).parent / "py.typed").exists()
+
+
+def test_text_speaks_of_the_project_alone() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode != 0:
+        pytest.skip("not a git checkout")
+    hosts = re.compile(
+        r"pypi\.org|pythonhosted|registry\.npmjs|deb\.debian\.org|/root/|/home/\w", re.IGNORECASE
+    )
+    for name in tracked.stdout.split():
+        file = ROOT / name
+        if (
+            file.is_file()
+            and file.suffix
+            in {".py", ".pyi", ".md", ".cpp", ".hpp", ".inl", ".toml", ".txt", ".cmake", ".yml"}
+            and file != Path(__file__)
+        ):
+            found = hosts.search(file.read_text())
+            assert not found, f"{name} names {found[0] if found else ''}"

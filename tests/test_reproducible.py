@@ -1,0 +1,125 @@
+"""The same bits: on any number of threads, on avx2 and avx512, with out=, in place, at any alignment, in any batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import normkit as nk
+from cases import BATCH_NORM, DTYPES, LARGE_BATCH_NORM, LARGE_LAYER_NORM, LAYER_NORM
+
+SHAPES = [
+    ("layer_norm", *case)
+    for case in [*LAYER_NORM[::5], *LARGE_LAYER_NORM, ((4, 65_539), -1), ((40, 9001), -1)]
+]
+SHAPES += [
+    ("batch_norm", *case)
+    for case in [*BATCH_NORM[::5], *LARGE_BATCH_NORM, ((600, 1024), 1), ((9, 4099, 2), 1)]
+]
+
+
+def run(op: str, x: Any, dy: Any, weight: Any, bias: Any, axis: Any, **options: Any) -> list[Any]:
+    forward, backward = getattr(nk, op), getattr(nk, f"{op}_backward")
+    y, moments = forward(x, weight, bias, axis=axis, return_moments=True, **options)
+    return [y, *moments, *backward(dy, x, moments, weight, axis=axis, **options)]
+
+
+def arrays(
+    shape: tuple[int, ...], axis: Any, dtype: Any, rng: np.random.Generator, op: str
+) -> tuple[Any, ...]:
+    x, dy = ((rng.standard_normal(shape) * 2 + 3).astype(dtype) for _ in range(2))
+    axes = sorted(a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    weight, bias = (rng.standard_normal([shape[a] for a in axes]).astype(dtype) for _ in range(2))
+    return x, dy, weight, bias
+
+
+def assert_same_bits(got: list[Any], expected: list[Any], what: str) -> None:
+    names = ("y", "mean", "rstd", "dx", "dweight", "dbias")
+    for name, a, b in zip(names, got, expected, strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), f"{name} differs: {what}"
+
+
+@pytest.fixture(params=DTYPES, ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.mark.parametrize(("op", "shape", "axis"), SHAPES, ids=[f"{op}-{shape}" for op, shape, _ in SHAPES])
+def test_threads_and_instruction_sets(
+    op: str, shape: Any, axis: Any, dtype: Any, rng: np.random.Generator
+) -> None:
+    given = arrays(shape, axis, dtype, rng, op)
+    equal = [name for name in nk.isa.available() if name != "baseline"] or nk.isa.available()
+    with nk.isa.use(equal[0]):
+        expected = run(op, *given, axis, num_threads=1)
+    for name in equal:
+        with nk.isa.use(name):
+            for threads in (1, 2, 3, 5):
+                assert_same_bits(
+                    run(op, *given, axis, num_threads=threads), expected, f"{name}, {threads} threads"
+                )
+
+
+def test_threads_on_the_baseline(rng: np.random.Generator, dtype: Any) -> None:
+    if "baseline" not in nk.isa.available():
+        pytest.skip("this machine's build has no baseline tier")
+    with nk.isa.use("baseline"):
+        for op, shape, axis in SHAPES[:: len(SHAPES) // 6]:
+            given = arrays(shape, axis, dtype, rng, op)
+            expected = run(op, *given, axis, num_threads=1)
+            assert_same_bits(run(op, *given, axis, num_threads=3), expected, f"{op} {shape}")
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "axis"),
+    [
+        ("layer_norm", (9, 130), -1),
+        ("layer_norm", (2, 9000), -1),
+        ("batch_norm", (40, 70), 1),
+        ("batch_norm", (3, 4, 9, 9), 1),
+    ],
+)
+def test_out_in_place_and_alignment(
+    isa: str, op: str, shape: Any, axis: int, dtype: Any, rng: np.random.Generator
+) -> None:
+    x, dy, weight, bias = arrays(shape, axis, dtype, rng, op)
+    forward, backward = getattr(nk, op), getattr(nk, f"{op}_backward")
+    y, moments = forward(x, weight, bias, axis=axis, return_moments=True)
+    expected = [y, *moments, *backward(dy, x, moments, weight, axis=axis)]
+
+    out, dx_out = np.full_like(x, np.nan), np.full_like(x, np.nan)
+    result, moments = forward(x, weight, bias, axis=axis, out=out, return_moments=True)
+    gradients = backward(dy, x, moments, weight, axis=axis, out=dx_out)
+    assert result is out
+    assert gradients.dx is dx_out
+    assert_same_bits([out, *moments, *gradients], expected, "out=")
+
+    x_in, dy_in, x_also = x.copy(), dy.copy(), x.copy()
+    forward(x_in, weight, bias, axis=axis, out=x_in)
+    over_dy = backward(dy_in, x, moments, weight, axis=axis, out=dy_in)
+    over_x = backward(dy, x_also, moments, weight, axis=axis, out=x_also)
+    assert_same_bits([x_in, *moments, dy_in, *over_dy[1:]], expected, "in place of x and dy")
+    assert_same_bits([x_in, *moments, x_also, *over_x[1:]], expected, "in place of x")
+
+    for offset in range(1, 16, 3):
+        memory = np.empty(x.size + 16, dtype)
+        shifted = memory[offset : offset + x.size].reshape(shape)
+        shifted[...] = x
+        assert_same_bits(run(op, shifted, dy, weight, bias, axis), expected, f"offset {offset}")
+
+
+def test_layer_norm_rows_do_not_depend_on_the_batch(isa: str, dtype: Any, rng: np.random.Generator) -> None:
+    for cols in (7, 64, 1000, 5000):
+        x = rng.standard_normal((23, cols)).astype(dtype)
+        whole = nk.layer_norm(x)
+        for rows in (slice(0, 1), slice(3, 8), slice(22, 23)):
+            assert nk.layer_norm(x[rows]).tobytes() == whole[rows].tobytes()
+
+
+def test_run_to_run(isa: str, rng: np.random.Generator) -> None:
+    given = arrays((500, 700), 1, np.float32, rng, "batch_norm")
+    expected = run("batch_norm", *given, 1, num_threads=2)
+    for _ in range(20):
+        assert_same_bits(run("batch_norm", *given, 1, num_threads=2), expected, "run to run")
