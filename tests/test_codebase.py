@@ -25,7 +25,16 @@ def compile_kernels(folder: Path, source: str = "kernels.cpp", *options: str) ->
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     assert compiler, "the tests need the C++ compiler that the build needs"
     target = folder / "kernels.o"
-    flags = "-std=c++17 -O1 -fPIC -ffp-contract=off -fno-math-errno -fno-exceptions -fno-rtti -w".split()
+    flags = [
+        "-std=c++17",
+        "-O1",
+        "-fPIC",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fno-exceptions",
+        "-fno-rtti",
+        "-w",
+    ]
     here = ["-DNORMKIT_ISA=baseline", f"-I{ROOT / 'cpp'}", f"-I{KERNELS}"]
     command = [compiler, *flags, *here, *options, "-c", source, "-o", str(target)]
     subprocess.run(command, cwd=KERNELS, check=True)

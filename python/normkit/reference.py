@@ -137,10 +137,10 @@ def batch_norm_backward(
 
 def _normalized_gradient(g: Array, x_hat: Array, rstd: Array, axes: tuple[int, ...]) -> Array:
     if g.size == 0:
-        return g * rstd
+        return np.asarray(g * rstd)
     mean_g = g.mean(axis=axes, keepdims=True)
     mean_gx = (g * x_hat).mean(axis=axes, keepdims=True)
-    return rstd * (g - mean_g - x_hat * mean_gx)
+    return np.asarray(rstd * (g - mean_g - x_hat * mean_gx))
 
 
 def _recentered(x: Array, mean: Array, axes: tuple[int, ...]) -> Array:
