@@ -122,6 +122,16 @@ def test_openmp_is_in_one_file() -> None:
     assert [f.name for f in files] == ["threads.cpp"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp's symbol versions are a matter of Linux")
+def test_an_old_libgomp_is_enough() -> None:
+    """Another library's copy of libgomp, such as torch's, serves this module when it was loaded first."""
+    readelf = shutil.which("readelf")
+    assert readelf, "binutils came with the compiler"
+    text = subprocess.run([readelf, "-V", _core.__file__], capture_output=True, text=True, check=True).stdout
+    versions = set(re.findall(r"Name: (G?OMP_[\d.]+)", text))
+    assert versions <= {"OMP_1.0", "OMP_2.0", "OMP_3.0", "GOMP_1.0", "GOMP_2.0", "GOMP_3.0", "GOMP_4.0", "GOMP_4.5"}
+
+
 def test_pybind11_is_in_one_folder() -> None:
     for file in (ROOT / "cpp").rglob("*"):
         if file.is_file() and "pybind11" in file.read_text():
