@@ -1,0 +1,86 @@
+"""Names and configurations: how 'adam' becomes `Adam()`, and how a saved configuration becomes an object again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+__all__ = ["Configurable", "Configured", "Registry"]
+
+
+class Configurable(Protocol):
+    """An object that tells the arguments that make it again."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return keyword arguments for the class."""
+
+
+class Configured:
+    """Base of classes that keep each argument of `__init__` as the attribute of that name."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this object again, without any state."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+
+T = TypeVar("T", bound=Configurable)
+
+
+class Registry(Generic[T]):
+    """The classes of one kind, by name.
+
+    A class is found by its own name ('GlorotUniform') or by one of the given names, in any case.
+
+    Parameters
+    ----------
+    kind : str
+        What they are, for error messages: "optimizer".
+    base : type
+        Their common base.
+    classes : mapping
+        Class by name; the first name of a class is the one that error messages show.
+    """
+
+    def __init__(self, kind: str, base: type[T], classes: Mapping[str, type[T]]) -> None:
+        self.kind = kind
+        self._base = base
+        self._classes = dict(classes)
+        self._lookup = {name.lower(): cls for name, cls in classes.items()}
+        self._lookup |= {cls.__name__.lower(): cls for cls in classes.values()}
+
+    @property
+    def names(self) -> list[str]:
+        """The names that there are."""
+        return list(self._classes)
+
+    def get(self, identifier: str | Mapping[str, Any] | T) -> T:
+        """Return a new object for a name or a saved configuration; an object is returned as it is.
+
+        Raises
+        ------
+        ValueError
+            If there is no such name; the message lists what there is.
+        TypeError
+            If the identifier is neither a name, a configuration nor an object of this kind.
+        """
+        if isinstance(identifier, str):
+            return self._find(identifier)()
+        if isinstance(identifier, Mapping):
+            return self._find(str(identifier.get("class_name")))(**identifier.get("config", {}))
+        if isinstance(identifier, self._base):
+            return identifier
+        raise TypeError(
+            f"{self.kind} must be one of {', '.join(self.names)} or an instance of "
+            f"{self._base.__name__}, got {type(identifier).__name__}"
+        )
+
+    def serialize(self, instance: T) -> dict[str, Any]:
+        """Return the configuration from which `get` makes the object again."""
+        return {"class_name": type(instance).__name__, "config": instance.get_config()}
+
+    def _find(self, name: str) -> type[T]:
+        try:
+            return self._lookup[name.lower()]
+        except KeyError:
+            raise ValueError(f"no {self.kind} '{name}'; there are: {', '.join(self.names)}") from None

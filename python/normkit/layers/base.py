@@ -1,0 +1,214 @@
+"""What every layer has: a name, weights, forward and backward."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from normkit import activations
+from normkit._checks import float_dtype, sample_shape
+from normkit.initializers import Initializer
+from normkit.layers.variable import Variable
+
+__all__ = ["ActivatedLayer", "Layer", "Shape"]
+
+Array = NDArray[Any]
+# As in Keras, the first axis is the batch, and its length is None where it is not known.
+Shape = tuple[int | None, ...]
+
+
+class Layer:
+    """A differentiable function with weights.
+
+    A subclass writes `build` if it has weights, `forward`, `backward`, and `compute_output_shape` if
+    that is not the input's. `forward` with training=True keeps what `backward` needs, so a backward pass
+    belongs to the last such forward pass. A layer never writes to an array it was given or has returned.
+
+    Parameters
+    ----------
+    name : str, optional
+        Default: the class name in lower case; a model numbers these so that they differ.
+    trainable : bool, default True
+        False: the optimizer leaves the weights alone.
+    dtype : dtype, optional
+        float32 or float64. Default: that of the model, else float32.
+    input_shape : tuple of int, optional
+        Shape of one sample, without the batch axis; for the first layer of a model.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: DTypeLike | None = None,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
+        self.named = name is not None
+        self.name = name if name is not None else _snake_case(type(self).__name__)
+        self.trainable = trainable
+        self._dtype = None if dtype is None else float_dtype(dtype)
+        self.given_input_shape = None if input_shape is None else sample_shape(input_shape)
+        self.built = False
+        self.joined = False
+        self.weights: list[Variable] = []
+        self.rng = np.random.default_rng()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the weights, of the input and of the output."""
+        return np.dtype(np.float32) if self._dtype is None else self._dtype
+
+    def join(self, name: str, dtype: np.dtype[Any], rng: np.random.Generator) -> None:
+        """Become part of a model: take its name for this layer, its dtype if none was given, its generator."""
+        self.joined = True
+        self.name = name
+        if self._dtype is None:
+            self._dtype = dtype
+        self.rng = rng
+
+    def ensure_built(self, input_shape: Shape) -> None:
+        """Make the weights for this input shape, once; later shapes need only fit."""
+        if not self.built:
+            self._dtype = self.dtype
+            self.build(input_shape)
+            self.built = True
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the weights. Called once, before the first forward pass."""
+
+    def check_input(self, input_shape: Shape) -> None:
+        """Raise ValueError if a built layer cannot take an input of this shape, batch axis included."""
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output for this shape of the input, batch axis included."""
+        return input_shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Return the output for x, shape (batch, ...), in the layer's dtype."""
+        raise NotImplementedError
+
+    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
+        """Write the gradients of the weights, and return that of the input (None if not asked for).
+
+        Gradients of weights are overwritten, not added to; with trainable=False they are not computed.
+        """
+        raise NotImplementedError
+
+    def __call__(self, x: ArrayLike, training: bool = False) -> Array:
+        """Apply the layer to one batch, building it first if need be."""
+        batch = np.ascontiguousarray(x, self.dtype)
+        self.ensure_built((None, *batch.shape[1:]))
+        self.check_input(batch.shape)
+        return self.forward(batch, training)
+
+    def add_weight(
+        self, name: str, shape: tuple[int, ...], initializer: Initializer, trainable: bool = True
+    ) -> Variable:
+        """Make a weight and return it."""
+        return self.track(Variable(name, initializer(shape, self.dtype, self.rng), trainable))
+
+    def track(self, variable: Variable) -> Variable:
+        """Count `variable` among the weights."""
+        self.weights.append(variable)
+        return variable
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        """What an optimizer may change: nothing if the layer is frozen."""
+        return [w for w in self.weights if w.trainable] if self.trainable else []
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        """All other weights."""
+        return [w for w in self.weights if not (w.trainable and self.trainable)]
+
+    def count_params(self) -> int:
+        """Return the number of scalars in the weights."""
+        return sum(w.value.size for w in self.weights)
+
+    def get_weights(self) -> list[Array]:
+        """Return copies of the weights, trainable ones first, in Keras's order."""
+        return [w.value.copy() for w in self.weights]
+
+    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
+        """Set the weights from a list as `get_weights` returns it.
+
+        Raises
+        ------
+        ValueError
+            If their number or a shape differs. Then no weight has changed.
+        """
+        set_variables(f"{type(self).__name__} '{self.name}'", self.weights, weights)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype.name}
+
+    def fail(self, message: str) -> ValueError:
+        """Return an error that names this layer, to be raised."""
+        return ValueError(f"{type(self).__name__} '{self.name}': {message}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+class ActivatedLayer(Layer):
+    """A layer that ends with an activation function: y = activation(z).
+
+    Split in two so that a loss can take z instead of y (softmax and cross-entropy in one step). A subclass
+    writes `preactivation` and `preactivation_backward`; the z it returns must be an array of its own.
+    """
+
+    def __init__(self, activation: str | activations.ActivationFunction | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.activation = activations.get(activation)
+        self._saved: Array | None = None
+
+    def preactivation(self, x: Array, training: bool) -> Array:
+        """Return z for the input x."""
+        raise NotImplementedError
+
+    def preactivation_backward(self, dz: Array, input_gradient: bool = True) -> Array | None:
+        """As `backward`, from dL/dz."""
+        raise NotImplementedError
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Return activation(z)."""
+        z = self.preactivation(x, training)
+        y = self.activation(z, None if self.activation.needs_input or z is x else z)
+        if training:
+            self._saved = z if self.activation.needs_input else y
+        return y
+
+    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
+        """See `Layer.backward`."""
+        if self._saved is None:
+            raise self.fail("backward needs a forward pass with training=True before it")
+        return self.preactivation_backward(self.activation.gradient(dy, self._saved), input_gradient)
+
+
+def set_variables(owner: str, variables: Sequence[Variable], values: Sequence[ArrayLike]) -> None:
+    """Assign all values to all variables, or none of them if one does not fit."""
+    arrays = [np.asarray(value) for value in values]
+    if len(arrays) != len(variables):
+        raise ValueError(
+            f"{owner}: expected {len(variables)} weights "
+            f"({', '.join(f'{v.name} {v.shape}' for v in variables) or 'none'}), got {len(arrays)}"
+        )
+    for index, (variable, array) in enumerate(zip(variables, arrays, strict=True)):
+        if variable.shape != array.shape:
+            raise ValueError(
+                f"{owner}: weight {index} '{variable.name}' must have shape {variable.shape}, "
+                f"got {array.shape}"
+            )
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

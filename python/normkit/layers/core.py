@@ -1,0 +1,234 @@
+"""The plain layers: Input, Dense, Activation, Dropout, Flatten."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from normkit import initializers
+from normkit._checks import positive_integer, sample_shape
+from normkit.activations import ActivationFunction
+from normkit.initializers import Initializer
+from normkit.layers.base import ActivatedLayer, Layer, Shape
+
+__all__ = ["Activation", "Dense", "Dropout", "Flatten", "Input"]
+
+Array = NDArray[Any]
+
+
+class Input:
+    """The shape of one sample, as the first item of a model. It is not counted among the layers.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Without the batch axis.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = sample_shape(shape)
+
+
+class Dense(ActivatedLayer):
+    """y = activation(x · kernel + bias) on the last axis of x.
+
+    Weights: kernel, shape (features, units); bias, shape (units,).
+
+    Parameters
+    ----------
+    units : int
+        Number of outputs.
+    activation : str, optional
+        'relu', 'gelu', 'sigmoid', 'tanh', 'softmax' or 'linear' (the default).
+    use_bias : bool, default True
+        Whether there is a bias.
+    kernel_initializer, bias_initializer : str or Initializer
+        See `normkit.initializers`.
+    **kwargs
+        See `Layer`.
+
+    Raises
+    ------
+    ValueError
+        If `units` is not positive; in use: if x has the wrong number of features.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | ActivationFunction | None = None,
+        use_bias: bool = True,
+        kernel_initializer: str | dict[str, Any] | Initializer = "glorot_uniform",
+        bias_initializer: str | dict[str, Any] | Initializer = "zeros",
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: DTypeLike | None = None,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(activation, name=name, trainable=trainable, dtype=dtype, input_shape=input_shape)
+        self.units = positive_integer("Dense: units", units)
+        self.use_bias = use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self._x: Array | None = None
+
+    def build(self, input_shape: Shape) -> None:
+        """Make kernel and bias."""
+        features = input_shape[-1] if len(input_shape) > 1 else None
+        if features is None:
+            raise self.fail(
+                f"expected input of shape (batch, ..., features), got {input_shape}; "
+                "give one number per sample as a column: x[:, None]"
+            )
+        self.kernel = self.add_weight("kernel", (features, self.units), self.kernel_initializer)
+        if self.use_bias:
+            self.bias = self.add_weight("bias", (self.units,), self.bias_initializer)
+
+    def check_input(self, input_shape: Shape) -> None:
+        """Raise ValueError if the number of features is another."""
+        features = self.kernel.shape[0]
+        if len(input_shape) < 2 or input_shape[-1] != features:
+            got = input_shape[-1] if len(input_shape) > 1 else f"input of shape {input_shape}"
+            raise self.fail(f"expected {features} features, got {got}")
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(batch, ..., units)."""
+        return (*input_shape[:-1], self.units)
+
+    def preactivation(self, x: Array, training: bool) -> Array:
+        """Return x · kernel + bias."""
+        if training:
+            self._x = x
+        z: Array = np.dot(_rows(x), self.kernel.value)
+        if self.use_bias:
+            z += self.bias.value
+        return z if x.ndim == 2 else z.reshape(*x.shape[:-1], self.units)
+
+    def preactivation_backward(self, dz: Array, input_gradient: bool = True) -> Array | None:
+        """Gradients: kernel xᵀ · dz, bias Σ dz, x dz · kernelᵀ."""
+        if self._x is None:
+            raise self.fail("backward needs a forward pass with training=True before it")
+        x, rows = self._x, _rows(dz)
+        if self.trainable:
+            np.dot(_rows(x).T, rows, out=self.kernel.grad)
+            if self.use_bias:
+                np.add.reduce(rows, axis=0, out=self.bias.grad)
+        if not input_gradient:
+            return None
+        dx: Array = np.dot(rows, self.kernel.value.T)
+        return dx if x.ndim == 2 else dx.reshape(x.shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {
+            "units": self.units,
+            "activation": self.activation.name,
+            "use_bias": self.use_bias,
+            "kernel_initializer": initializers.registry.serialize(self.kernel_initializer),
+            "bias_initializer": initializers.registry.serialize(self.bias_initializer),
+            **super().get_config(),
+        }
+
+
+class Activation(ActivatedLayer):
+    """An activation function as a layer.
+
+    Parameters
+    ----------
+    activation : str
+        'relu', 'gelu', 'sigmoid', 'tanh', 'softmax' (over the last axis) or 'linear'.
+    **kwargs
+        See `Layer`.
+    """
+
+    def __init__(self, activation: str | ActivationFunction, **kwargs: Any) -> None:
+        super().__init__(activation, **kwargs)
+
+    def preactivation(self, x: Array, training: bool) -> Array:
+        """Return x."""
+        return x
+
+    def preactivation_backward(self, dz: Array, input_gradient: bool = True) -> Array | None:
+        """Return dz."""
+        return dz if input_gradient else None
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {"activation": self.activation.name, **super().get_config()}
+
+
+class Dropout(Layer):
+    """In training, sets each value to 0 with probability `rate` and divides the others by 1 − rate.
+
+    The draws come from the generator of the model (Srivastava et al. 2014).
+
+    Parameters
+    ----------
+    rate : float
+        In [0, 1).
+    **kwargs
+        See `Layer`.
+    """
+
+    def __init__(self, rate: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"Dropout: rate must be in [0, 1), got {rate}")
+        self.rate = float(rate)
+        self._scale: Array | None = None
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Return x · scale, where scale is 0 or 1 / (1 − rate); x itself in inference."""
+        if not training:
+            return x
+        self._scale = (self.rng.random(x.shape, np.float32) >= self.rate).astype(x.dtype)
+        self._scale *= 1.0 / (1.0 - self.rate)
+        return x * self._scale
+
+    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
+        """Return dy · scale."""
+        if self._scale is None:
+            raise self.fail("backward needs a forward pass with training=True before it")
+        return dy * self._scale if input_gradient else None
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {"rate": self.rate, **super().get_config()}
+
+
+class Flatten(Layer):
+    """(batch, a, b, ...) to (batch, a · b · ...)."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._x_shape: tuple[int, ...] | None = None
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(batch, product of the others)."""
+        return (input_shape[0], _known_size(input_shape))
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Return x with all axes but the first made one; a view."""
+        if training:
+            self._x_shape = x.shape
+        return x.reshape(len(x), math.prod(x.shape[1:]))
+
+    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
+        """Return dy in the shape of the input."""
+        if self._x_shape is None:
+            raise self.fail("backward needs a forward pass with training=True before it")
+        return dy.reshape(self._x_shape) if input_gradient else None
+
+
+def _known_size(shape: Shape) -> int:
+    return math.prod(n for n in shape[1:] if n is not None)
+
+
+def _rows(x: Array) -> Array:
+    """(..., features) as (rows, features)."""
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])

@@ -1,0 +1,305 @@
+"""BatchNormalization and LayerNormalization, with Keras's arguments, on `normkit.ops`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from normkit import initializers, ops
+from normkit.initializers import Initializer
+from normkit.layers.base import Layer, Shape
+from normkit.layers.variable import Variable
+from normkit.stats import Moments, NormGradients, RunningStats
+
+__all__ = ["BatchNormalization", "LayerNormalization"]
+
+Array = NDArray[Any]
+InitializerLike = str | dict[str, Any] | Initializer
+
+
+class _Normalization(Layer):
+    """What both have: an optional scale gamma and offset beta, and the moments of the forward pass."""
+
+    def __init__(
+        self,
+        epsilon: float,
+        center: bool,
+        scale: bool,
+        beta_initializer: InitializerLike,
+        gamma_initializer: InitializerLike,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not epsilon >= 0.0:
+            raise ValueError(f"{type(self).__name__}: epsilon must not be negative, got {epsilon}")
+        self.epsilon = float(epsilon)
+        self.center = center
+        self.scale = scale
+        self.beta_initializer = initializers.get(beta_initializer)
+        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.gamma: Variable | None = None
+        self.beta: Variable | None = None
+        self._saved: tuple[Array, Moments] | None = None
+
+    def add_affine(self, shape: tuple[int, ...]) -> None:
+        """Make gamma and beta, those that there are."""
+        if self.scale:
+            self.gamma = self.add_weight("gamma", shape, self.gamma_initializer)
+        if self.center:
+            self.beta = self.add_weight("beta", shape, self.beta_initializer)
+
+    def affine(self) -> tuple[Array | None, Array | None]:
+        """Gamma and beta as ops want them."""
+        return (
+            None if self.gamma is None else self.gamma.value,
+            None if self.beta is None else self.beta.value,
+        )
+
+    def saved(self) -> tuple[Array, Moments]:
+        """Input and moments of the forward pass."""
+        if self._saved is None:
+            raise self.fail("backward needs a forward pass with training=True before it")
+        return self._saved
+
+    def store(self, gradients: NormGradients) -> None:
+        """Write the gradients of gamma and beta."""
+        if self.trainable:
+            if self.gamma is not None:
+                self.gamma.grad[...] = gradients.dweight
+            if self.beta is not None:
+                self.beta.grad[...] = gradients.dbias
+
+    def axis_length(self, input_shape: Shape, axis: int) -> int:
+        """Length of an axis that is not the batch axis."""
+        if not -len(input_shape) <= axis < len(input_shape):
+            raise self.fail(f"axis {axis} does not exist in input of shape {input_shape}")
+        length = input_shape[axis]
+        if length is None or axis % len(input_shape) == 0:
+            raise self.fail(f"axis {axis} is the batch axis of input of shape {input_shape}")
+        return length
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "beta_initializer": initializers.registry.serialize(self.beta_initializer),
+            "gamma_initializer": initializers.registry.serialize(self.gamma_initializer),
+            **super().get_config(),
+        }
+
+
+class BatchNormalization(_Normalization):
+    """Batch normalization with the defaults and conventions of Keras 3.
+
+    In training, y = gamma · (x − mean) / sqrt(var + epsilon) + beta with the mean and biased variance
+    of the mini-batch, and the moving statistics take a step:
+    moving = momentum · moving + (1 − momentum) · batch, with the **biased** variance. In inference, or
+    with trainable=False, the moving statistics are used and do not change.
+
+    Weights, in this order: gamma, beta, moving_mean, moving_variance, each of shape (channels,).
+
+    Parameters
+    ----------
+    axis : int, default -1
+        The channel axis, counted with the batch axis.
+    momentum : float, default 0.99
+        Weight of the **old** moving value, in [0, 1].
+    epsilon : float, default 1e-3
+        Added to the variance.
+    center, scale : bool, default True
+        Whether there are beta and gamma.
+    beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer
+        See `normkit.initializers`.
+    **kwargs
+        See `Layer`.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch Normalization", 2015, arXiv:1502.03167.
+    """
+
+    def __init__(
+        self,
+        axis: int = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: InitializerLike = "zeros",
+        gamma_initializer: InitializerLike = "ones",
+        moving_mean_initializer: InitializerLike = "zeros",
+        moving_variance_initializer: InitializerLike = "ones",
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: DTypeLike | None = None,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(
+            epsilon,
+            center,
+            scale,
+            beta_initializer,
+            gamma_initializer,
+            name=name,
+            trainable=trainable,
+            dtype=dtype,
+            input_shape=input_shape,
+        )
+        if not 0.0 <= momentum <= 1.0:
+            raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {momentum}")
+        self.axis = int(axis)
+        self.momentum = float(momentum)
+        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
+        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
+        self._used_batch_moments = True
+
+    def build(self, input_shape: Shape) -> None:
+        """Make gamma, beta and the moving statistics."""
+        channels = self.axis_length(input_shape, self.axis)
+        self.add_affine((channels,))
+        self.stats = RunningStats(channels, 1.0 - self.momentum, unbiased=False, dtype=self.dtype)
+        self.stats.mean = self.moving_mean_initializer((channels,), self.dtype, self.rng)
+        self.stats.var = self.moving_variance_initializer((channels,), self.dtype, self.rng)
+        self.moving_mean = self.track(Variable("moving_mean", self.stats.mean, trainable=False))
+        self.moving_variance = self.track(Variable("moving_variance", self.stats.var, trainable=False))
+
+    def check_input(self, input_shape: Shape) -> None:
+        """Raise ValueError if the number of channels is another."""
+        channels = self.axis_length(input_shape, self.axis)
+        if channels != self.stats.num_channels:
+            raise self.fail(
+                f"expected {self.stats.num_channels} channels along axis {self.axis}, got {channels}"
+            )
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Normalize x; in training update the moving statistics."""
+        gamma, beta = self.affine()
+        if not training:
+            return ops.batch_norm(
+                x, gamma, beta, stats=self.stats, training=False, axis=self.axis, eps=self.epsilon
+            )
+        self._used_batch_moments = self.trainable
+        y, moments = ops.batch_norm(
+            x,
+            gamma,
+            beta,
+            stats=self.stats,
+            training=self.trainable,
+            axis=self.axis,
+            eps=self.epsilon,
+            return_moments=True,
+        )
+        self._saved = x, moments
+        return y
+
+    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
+        """See `normkit.ops.batch_norm_backward`."""
+        x, moments = self.saved()
+        gradients = ops.batch_norm_backward(
+            dy, x, moments, self.affine()[0], training=self._used_batch_moments, axis=self.axis
+        )
+        self.store(gradients)
+        return gradients.dx if input_gradient else None
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "moving_mean_initializer": initializers.registry.serialize(self.moving_mean_initializer),
+            "moving_variance_initializer": initializers.registry.serialize(self.moving_variance_initializer),
+            **super().get_config(),
+        }
+
+
+class LayerNormalization(_Normalization):
+    """Layer normalization with the defaults of Keras 3.
+
+    y = gamma · (x − mean) / sqrt(var + epsilon) + beta, with the mean and biased variance of each sample
+    over `axis`. Weights: gamma, beta, in the shape of the normalized axes.
+
+    Parameters
+    ----------
+    axis : int or sequence of int, default -1
+        The axes that are normalized, counted with the batch axis, which cannot be one of them.
+    epsilon : float, default 1e-3
+        Added to the variance.
+    center, scale : bool, default True
+        Whether there are beta and gamma.
+    beta_initializer, gamma_initializer
+        See `normkit.initializers`.
+    **kwargs
+        See `Layer`.
+
+    References
+    ----------
+    J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
+    """
+
+    def __init__(
+        self,
+        axis: int | Sequence[int] = -1,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: InitializerLike = "zeros",
+        gamma_initializer: InitializerLike = "ones",
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: DTypeLike | None = None,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(
+            epsilon,
+            center,
+            scale,
+            beta_initializer,
+            gamma_initializer,
+            name=name,
+            trainable=trainable,
+            dtype=dtype,
+            input_shape=input_shape,
+        )
+        self.axis = (int(axis),) if isinstance(axis, (int, np.integer)) else tuple(int(a) for a in axis)
+
+    def build(self, input_shape: Shape) -> None:
+        """Make gamma and beta."""
+        self._normalized_shape = self._lengths(input_shape)
+        self.add_affine(self._normalized_shape)
+
+    def _lengths(self, input_shape: Shape) -> tuple[int, ...]:
+        lengths = {a % len(input_shape): self.axis_length(input_shape, a) for a in self.axis}
+        return tuple(length for _, length in sorted(lengths.items()))
+
+    def check_input(self, input_shape: Shape) -> None:
+        """Raise ValueError if the normalized axes have another shape."""
+        lengths = self._lengths(input_shape)
+        if lengths != self._normalized_shape:
+            raise self.fail(f"expected shape {self._normalized_shape} along axes {self.axis}, got {lengths}")
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Normalize each sample of x."""
+        gamma, beta = self.affine()
+        if not training:
+            return ops.layer_norm(x, gamma, beta, axis=self.axis, eps=self.epsilon)
+        y, moments = ops.layer_norm(x, gamma, beta, axis=self.axis, eps=self.epsilon, return_moments=True)
+        self._saved = x, moments
+        return y
+
+    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
+        """See `normkit.ops.layer_norm_backward`."""
+        x, moments = self.saved()
+        gradients = ops.layer_norm_backward(dy, x, moments, self.affine()[0], axis=self.axis)
+        self.store(gradients)
+        return gradients.dx if input_gradient else None
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {"axis": list(self.axis), **super().get_config()}

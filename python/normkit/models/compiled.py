@@ -1,0 +1,158 @@
+"""`Compiled`: optimizer, loss and metrics of a model, and the steps they take together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normkit import losses, metrics, optimizers
+from normkit.layers.base import ActivatedLayer
+from normkit.losses import Loss
+from normkit.metrics import Mean, Metric
+from normkit.models.flat import FlatVariables
+from normkit.models.network import Network
+from normkit.optimizers import Optimizer
+
+__all__ = ["Compiled", "MetricLike"]
+
+Array = NDArray[Any]
+MetricLike = str | dict[str, Any] | Metric
+
+
+class Compiled:
+    """What `Sequential.compile` sets up.
+
+    Parameters
+    ----------
+    network : Network
+        What is trained.
+    optimizer, loss
+        By name, configuration or instance. The optimizer starts anew.
+    unweighted, weighted : sequence
+        Metrics by name, configuration or instance, the second kind with sample weights.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: str | dict[str, Any] | Optimizer,
+        loss: str | dict[str, Any] | Loss,
+        unweighted: Sequence[MetricLike],
+        weighted: Sequence[MetricLike],
+    ) -> None:
+        self.network = network
+        self.optimizer = optimizers.get(optimizer)
+        self.loss = losses.get(loss)
+        self._wanted = [(m, False) for m in unweighted] + [(m, True) for m in weighted]
+        for identifier, _ in self._wanted:
+            if not metrics.is_accuracy(identifier):
+                metrics.get(identifier)
+        self._metrics: list[tuple[Metric, bool]] | None = None
+        self._loss_mean = Mean()
+        self.flat: FlatVariables | None = None
+
+    def prepare(self, y: Array) -> None:
+        """Resolve the metrics for targets like y and reset them; the network must be built."""
+        if self._metrics is None:
+            self._metrics = self._resolved(y)
+        self._loss_mean.reset_state()
+        for metric, _ in self._metrics:
+            metric.reset_state()
+
+    def prepare_training(self) -> FlatVariables:
+        """Lay out the trainable weights for the optimizer, once; the network must be built.
+
+        Raises
+        ------
+        ValueError
+            If a layer was frozen or unfrozen since.
+        """
+        variables = self.network.trainable_weights
+        if self.flat is None:
+            self.flat = FlatVariables(variables)
+            self.optimizer.build(self.flat.arrays)
+        elif [id(v) for v in variables] != [id(v) for v in self.flat.variables]:
+            raise ValueError(
+                f"{self.network.name}: `trainable` of a layer, or the layers, changed since compile(); "
+                "call compile() again"
+            )
+        return self.flat
+
+    def _resolved(self, y: Array) -> list[tuple[Metric, bool]]:
+        resolved: list[tuple[Metric, bool]] = []
+        for identifier, weighted in self._wanted:
+            if metrics.is_accuracy(identifier):
+                metric = metrics.resolve_accuracy(str(identifier), y.shape, self.network.output_shape)
+            else:
+                metric = metrics.get(identifier)
+            if any(metric.name == other.name for other, _ in resolved):
+                metric.name = f"weighted_{metric.name}" if weighted else f"{metric.name}_{len(resolved)}"
+            resolved.append((metric, weighted))
+        return resolved
+
+    def _fused(self) -> bool:
+        """Whether the loss takes the logits of the last layer instead of its output."""
+        last = self.network.layers[-1]
+        return (
+            isinstance(last, ActivatedLayer)
+            and last.activation.name == self.loss.fuses
+            and not getattr(self.loss, "from_logits", False)
+        )
+
+    def train_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
+        """One step on a batch: forward, backward, update. `prepare_training` comes before the first."""
+        value, predictions, gradient, from_logits = self._pass(x, y, weight, training=True)
+        self.network.backward(gradient, from_logits)
+        self.optimizer.step()
+        self._record(value, y, predictions, weight)
+
+    def test_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
+        """Loss and metrics of a batch in inference mode."""
+        value, predictions, _, _ = self._pass(x, y, weight, training=False)
+        self._record(value, y, predictions, weight)
+
+    def _pass(
+        self, x: Array, y: Array, weight: Array | None, training: bool
+    ) -> tuple[float, Array, Array, bool]:
+        """Return loss, predictions, the gradient, and whether that is one of the logits."""
+        network = self.network
+        x = np.ascontiguousarray(x, network.layers[0].dtype)
+        if self._fused():
+            logits = network.forward_to_logits(x, training)
+            value, gradient, predictions = self.loss.from_logits_step(y, logits, weight)
+            return value, predictions, gradient, True
+        predictions = network.forward(x, training)
+        value, gradient = self.loss.mean_and_gradient(y, predictions, weight)
+        return value, predictions, gradient, False
+
+    def _record(self, value: float, y: Array, predictions: Array, weight: Array | None) -> None:
+        self._loss_mean.add(value, len(y))
+        for metric, weighted in self._metrics or ():
+            metric.update_state(y, predictions, weight if weighted else None)
+
+    def logs(self) -> dict[str, float]:
+        """Return loss and metrics since `prepare`."""
+        return {
+            "loss": self._loss_mean.result(),
+            **{metric.name: metric.result() for metric, _ in self._metrics or ()},
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of `Sequential.compile` that set this up again."""
+
+        def serialized(weighted: bool) -> list[Any]:
+            return [
+                metric if isinstance(metric, (str, dict)) else metrics.registry.serialize(metric)
+                for metric, w in self._wanted
+                if w is weighted
+            ]
+
+        return {
+            "optimizer": optimizers.registry.serialize(self.optimizer),
+            "loss": losses.registry.serialize(self.loss),
+            "metrics": serialized(False),
+            "weighted_metrics": serialized(True),
+        }

@@ -1,0 +1,62 @@
+"""`FlatVariables`: all trainable weights in one array, all their gradients in another.
+
+An optimizer step is then a handful of NumPy calls for the whole model, not for each weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normkit.layers.variable import Variable
+
+__all__ = ["FlatVariables"]
+
+Array = NDArray[Any]
+
+
+class FlatVariables:
+    """Moves the values and gradients of variables into flat arrays, one pair for each dtype.
+
+    Parameters
+    ----------
+    variables : sequence of Variable
+        Their `value` and `grad` become views.
+
+    Attributes
+    ----------
+    arrays : list of (ndarray, ndarray)
+        Values and gradients, each one-dimensional.
+    """
+
+    def __init__(self, variables: Sequence[Variable]) -> None:
+        self.variables = list(variables)
+        self.arrays: list[tuple[Array, Array]] = []
+        self._groups: list[list[Variable]] = []
+        for dtype in dict.fromkeys(v.value.dtype for v in self.variables):
+            group = [v for v in self.variables if v.value.dtype == dtype]
+            values = np.concatenate([v.value.ravel() for v in group])
+            gradients = np.zeros_like(values)
+            for variable, value, gradient in zip(
+                group, _parts(values, group), _parts(gradients, group), strict=True
+            ):
+                variable.value, variable.grad = value, gradient
+            self.arrays.append((values, gradients))
+            self._groups.append(group)
+
+    def split(self, arrays: Sequence[Array]) -> list[Array]:
+        """Cut arrays laid out like the values into views, one for each variable, in the order of `variables`."""
+        by_variable = {
+            id(variable): part
+            for array, group in zip(arrays, self._groups, strict=True)
+            for variable, part in zip(group, _parts(array, group), strict=True)
+        }
+        return [by_variable[id(variable)] for variable in self.variables]
+
+
+def _parts(flat: Array, group: Sequence[Variable]) -> list[Array]:
+    ends = np.cumsum([v.value.size for v in group]).tolist()
+    return [flat[end - v.value.size : end].reshape(v.shape) for v, end in zip(group, ends, strict=True)]

@@ -1,0 +1,123 @@
+"""What comes into training and evaluation: checked before the first step, so that an error changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from normkit.losses import Loss
+from normkit.models.network import Network
+
+__all__ = ["Samples", "as_features", "as_samples", "split_validation"]
+
+Array = NDArray[Any]
+
+
+class Samples(NamedTuple):
+    """Features, checked targets, and sample weights if there are any; equal in length."""
+
+    x: Array
+    y: Array
+    weight: Array | None
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """Those that there are."""
+        return (self.x, self.y) if self.weight is None else (self.x, self.y, self.weight)
+
+
+def as_features(x: ArrayLike) -> Array:
+    """Return x as an array of numbers with a batch axis; dtype and memory are its own."""
+    features = np.asarray(x)
+    if features.dtype.kind not in "buif":
+        raise TypeError(f"x must be an array of numbers, got dtype {features.dtype}")
+    if features.ndim < 1 or len(features) == 0:
+        raise ValueError(f"x must have at least one sample along its first axis, got shape {features.shape}")
+    return features
+
+
+def as_samples(
+    network: Network,
+    loss: Loss,
+    x: ArrayLike,
+    y: ArrayLike | None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: Mapping[int, float] | None = None,
+) -> Samples:
+    """Check all that a training or test pass reads; builds the network if it is not yet.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, shapes do not fit the network, or targets do not fit the loss.
+    TypeError
+        If an array is not one of numbers.
+    """
+    features = as_features(x)
+    if y is None:
+        raise ValueError("y is missing: training and evaluation need targets")
+    labels = np.asarray(y)
+    if labels.ndim == 0 or len(labels) != len(features):
+        raise ValueError(
+            f"x and y must have the same length, got {len(features)} and "
+            f"{len(labels) if labels.ndim else 'a single value'}"
+        )
+    output_shape = network.shape_for(features.shape)
+    dtype = network.layers[-1].dtype
+    targets = loss.targets(labels, output_shape, dtype)
+    return Samples(features, targets, _weights(labels, sample_weight, class_weight, dtype))
+
+
+def _weights(
+    y: Array,
+    sample_weight: ArrayLike | None,
+    class_weight: Mapping[int, float] | None,
+    dtype: np.dtype[Any],
+) -> Array | None:
+    if class_weight is not None:
+        if sample_weight is not None:
+            raise ValueError("give sample_weight or class_weight, not both")
+        return _class_weights(y, class_weight).astype(dtype)
+    if sample_weight is None:
+        return None
+    weight = np.asarray(sample_weight, dtype)
+    if weight.shape != y.shape[:1]:
+        raise ValueError(f"sample_weight must have shape {y.shape[:1]}, got {weight.shape}")
+    return weight
+
+
+def _class_weights(y: Array, class_weight: Mapping[int, float]) -> Array:
+    """Weight of each sample's class; classes that are not named have weight 1."""
+    if y.ndim > 1:
+        y = y[:, 0] if y.shape[-1] == 1 else y.argmax(axis=-1)
+    labels, positions = np.unique(np.rint(y).astype(np.int64), return_inverse=True)
+    factors = np.array([float(class_weight.get(int(label), 1.0)) for label in labels])
+    return factors[positions.reshape(-1)]
+
+
+def split_validation(
+    x: ArrayLike, y: ArrayLike | None, sample_weight: ArrayLike | None, fraction: float
+) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
+    """Cut off the last `fraction` of the samples, before any shuffling, as Keras does."""
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"validation_split must be in [0, 1), got {fraction}")
+    arrays = [None if a is None else np.asarray(a) for a in (x, y, sample_weight)]
+    n = len(as_features(x))
+    cut = int(n * (1.0 - fraction))
+    if cut == 0 or cut == n:
+        raise ValueError(
+            f"validation_split={fraction} of {n} samples leaves {cut} to train and {n - cut} to validate; "
+            "both need at least one"
+        )
+    head = tuple(None if a is None else a[:cut] for a in arrays)
+    tail = tuple(None if a is None else a[cut:] for a in arrays)
+    return (head[0], head[1], head[2]), (tail[0], tail[1], tail[2])
+
+
+def endless(batches: Any) -> Iterator[tuple[Array, ...]]:
+    """Iterate again and again."""
+    while True:
+        yield from batches

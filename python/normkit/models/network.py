@@ -1,0 +1,207 @@
+"""`Network`: a stack of layers with its weights, forward and backward; it knows nothing of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from normkit._checks import float_dtype
+from normkit.layers.base import ActivatedLayer, Layer, Shape, set_variables
+from normkit.layers.core import Input
+from normkit.layers.variable import Variable
+
+__all__ = ["Network"]
+
+Array = NDArray[Any]
+
+
+class Network:
+    """Layers in a row.
+
+    Parameters
+    ----------
+    layers : iterable of Layer or Input
+        An `Input` can only be the first.
+    name : str, optional
+        Default: 'sequential'.
+    seed : int, optional
+        Of the one generator for initial weights, shuffling and dropout.
+    dtype : dtype, default float32
+        For layers that do not have their own: float32 or float64.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Layer | Input] | None = None,
+        name: str | None = None,
+        seed: int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.name = name if name is not None else "sequential"
+        self.rng = np.random.default_rng(seed)
+        self.dtype = float_dtype(dtype)
+        self.layers: list[Layer] = []
+        self.input_shape: Shape | None = None
+        self.output_shape: Shape = ()
+        for layer in layers or ():
+            self.add(layer)
+
+    def add(self, layer: Layer | Input) -> None:
+        """Append a layer, and build it if the shape of its input is known.
+
+        Raises
+        ------
+        TypeError
+            If it is not a layer.
+        ValueError
+            If its name is taken, it is part of a model already, or an `Input` is not the first.
+        """
+        if isinstance(layer, Input):
+            if self.layers or self.input_shape is not None:
+                raise ValueError(f"{self.name}: Input must come first")
+            self.build((None, *layer.shape))
+            return
+        if not isinstance(layer, Layer):
+            raise TypeError(f"{self.name}: expected a layer, got {type(layer).__name__}: {layer!r}")
+        layer.join(self._free_name(layer), self.dtype, self.rng)
+        if not self.layers and not self.built and layer.given_input_shape is not None:
+            self.build((None, *layer.given_input_shape))
+        if self.built:
+            layer.ensure_built(self.output_shape)
+            layer.check_input(self.output_shape)
+            self.output_shape = layer.compute_output_shape(self.output_shape)
+        self.layers.append(layer)
+
+    def _free_name(self, layer: Layer) -> str:
+        taken = {other.name for other in self.layers}
+        if layer.joined:
+            raise ValueError(f"{self.name}: layer '{layer.name}' is already part of a model; make a new one")
+        if layer.name not in taken:
+            return layer.name
+        if layer.named:
+            raise ValueError(f"{self.name}: two layers have the name '{layer.name}'; names must differ")
+        return next(name for i in range(1, len(taken) + 1) if (name := f"{layer.name}_{i}") not in taken)
+
+    @property
+    def built(self) -> bool:
+        """Whether the weights exist."""
+        return self.input_shape is not None
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the weights of all layers for inputs of this shape, batch axis first and None."""
+        if self.built:
+            raise ValueError(f"{self.name}: is already built, for input of shape {self.input_shape}")
+        shape: Shape = (None, *input_shape[1:])
+        for layer in self.layers:
+            layer.ensure_built(shape)
+            layer.check_input(shape)
+            shape = layer.compute_output_shape(shape)
+        self.input_shape, self.output_shape = (None, *input_shape[1:]), shape
+
+    def shape_for(self, input_shape: Shape) -> Shape:
+        """Return the shape of the output, and raise ValueError if an input of this shape does not fit.
+
+        A network that is not built yet is built for it.
+        """
+        if not self.layers:
+            raise ValueError(f"{self.name}: has no layers; add some first")
+        shape: Shape = (None, *input_shape[1:])
+        if not self.built:
+            self.build(shape)
+        if shape == self.input_shape:
+            return self.output_shape
+        for layer in self.layers:
+            layer.check_input(shape)
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Return the output for a batch."""
+        for layer in self.layers:
+            x = layer.forward(_as_dtype(x, layer.dtype), training)
+        return x
+
+    def forward_to_logits(self, x: Array, training: bool) -> Array:
+        """As `forward`, without the activation of the last layer, which must be an `ActivatedLayer`."""
+        *front, last = self.layers
+        assert isinstance(last, ActivatedLayer)
+        for layer in front:
+            x = layer.forward(_as_dtype(x, layer.dtype), training)
+        return last.preactivation(_as_dtype(x, last.dtype), training)
+
+    def backward(self, dy: Array, from_logits: bool = False) -> None:
+        """Write the gradients of all trainable weights, from dL/dy, or from dL/dlogits if `from_logits`.
+
+        Layers before the first trainable one are not visited.
+        """
+        first = next((i for i, layer in enumerate(self.layers) if layer.trainable_weights), len(self.layers))
+        gradient: Array | None = dy
+        for index in range(len(self.layers) - 1, first - 1, -1):
+            layer = self.layers[index]
+            assert gradient is not None
+            gradient = _as_dtype(gradient, layer.dtype)
+            if from_logits and index == len(self.layers) - 1:
+                assert isinstance(layer, ActivatedLayer)
+                gradient = layer.preactivation_backward(gradient, index > first)
+            else:
+                gradient = layer.backward(gradient, index > first)
+
+    def __call__(self, x: ArrayLike, training: bool = False) -> Array:
+        """Return the output for one batch."""
+        self.shape_for(np.shape(x))
+        return self.forward(np.ascontiguousarray(x, self.layers[0].dtype), training)
+
+    @property
+    def weights(self) -> list[Variable]:
+        """All weights, layer by layer; within a layer the trainable ones first, as in Keras."""
+        return [w for layer in self.layers for w in layer.weights]
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        """What training changes by gradients."""
+        return [w for layer in self.layers for w in layer.trainable_weights]
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        """Moving statistics, and the weights of frozen layers."""
+        return [w for layer in self.layers for w in layer.non_trainable_weights]
+
+    def count_params(self) -> int:
+        """Return the number of scalars in the weights."""
+        return sum(layer.count_params() for layer in self.layers)
+
+    def get_weights(self) -> list[Array]:
+        """Return copies of all weights, in Keras's order."""
+        return [w.value.copy() for w in self.weights]
+
+    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
+        """Set all weights from a list as `get_weights` returns it, here or in Keras.
+
+        Raises
+        ------
+        ValueError
+            If their number or a shape differs. Then no weight has changed.
+        """
+        if not self.built:
+            raise ValueError(
+                f"{self.name}: has no weights yet; give input_shape, or call it on a batch first"
+            )
+        set_variables(self.name, self.weights, weights)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """Return a layer by its name or by its index."""
+        if index is not None:
+            return self.layers[index]
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise ValueError(
+            f"{self.name}: no layer '{name}'; there are: {', '.join(layer.name for layer in self.layers)}"
+        )
+
+
+def _as_dtype(x: Array, dtype: np.dtype[Any]) -> Array:
+    return x if x.dtype == dtype else x.astype(dtype)

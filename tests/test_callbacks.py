@@ -1,0 +1,138 @@
+"""What is told about training while it goes on: hooks, progress, and Ctrl-C."""
+
+import inspect
+import os
+import signal
+import sys
+
+import pytest
+
+from normkit.callbacks import Callback, ProgressBar
+from normkit.data import MiniBatches
+from normkit.layers import (
+    Dense,
+    Input,
+    Layer,
+)
+from normkit.models import Sequential
+from trainer_support import assert_same_weights, blobs, classifier
+
+
+class Interrupt(Layer):
+    """Sends SIGINT to this process in the backward pass of a given step."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.countdown = step
+
+    def forward(self, x, training):
+        return x
+
+    def backward(self, dy, input_gradient=True):
+        self.countdown -= 1
+        if self.countdown == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return dy
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step():
+    x, y = blobs(64)
+    layers = lambda: [Dense(3, "softmax")]
+    stopped = Sequential([Input((6,)), Dense(4), Interrupt(3), *layers()], seed=0)
+    whole = Sequential([Input((6,)), Dense(4), *layers()], seed=0)
+    for model in (stopped, whole):
+        model.compile("adam", "sparse_categorical_crossentropy")
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert stopped.optimizer.iterations == 3
+    for (xb, yb), _ in zip(MiniBatches(x, y, batch_size=8, seed=whole.rng), range(3), strict=False):
+        whole.train_on_batch(xb, yb)
+    assert_same_weights(stopped.get_weights(), whole.get_weights())
+    stopped.fit(x, y, batch_size=8, verbose=0)
+
+
+def test_silent_unless_asked(capfd):
+    x, y = blobs(40)
+    model = classifier()
+    model.fit(x, y)
+    model.fit(x, y, verbose=1)
+    model.evaluate(x, y)
+    model.predict(x)
+    assert capfd.readouterr() == ("", "")
+    model.fit(x, y, epochs=2, validation_data=(x, y), verbose=2)
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("Epoch 1/2 - ")
+    assert all(f"{name}: " in lines[1] for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+
+
+def test_progress_bar_on_a_terminal(monkeypatch, capsys):
+    pytest.importorskip("tqdm", reason="the bar needs tqdm (the 'train' extra)")
+    x, y = blobs(40)
+    model = classifier()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert ProgressBar.wanted("auto")
+    assert not ProgressBar.wanted(0)
+    model.fit(x, y, batch_size=8, epochs=2, validation_data=(x, y))
+    model.evaluate(x, y)
+    model.predict(x)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for text in ("Epoch 1/2", "Epoch 2/2", "5/5", "val_loss", "Evaluate", "Predict"):
+        assert text in captured.err
+
+
+def test_the_bar_is_closed_when_training_fails(monkeypatch, capsys):
+    pytest.importorskip("tqdm", reason="the bar needs tqdm (the 'train' extra)")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+    class Fail(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        classifier().fit(*blobs(40), callbacks=[Fail()])
+    assert capsys.readouterr().err.endswith("\n")
+
+
+def test_works_without_tqdm(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not ProgressBar.wanted("auto")
+    classifier().fit(*blobs(40))
+
+
+def test_callback_hooks_and_their_order():
+    x, y = blobs(40)
+    calls = []
+
+    class Recorder(Callback):
+        pass
+
+    hooks = [name for name, _ in inspect.getmembers(Callback, inspect.isfunction) if name.startswith("on_")]
+    for hook in hooks:
+        setattr(Recorder, hook, lambda self, *args, hook=hook: calls.append(hook))
+    model = classifier()
+    model.fit(x, y, batch_size=20, validation_data=(x, y), verbose=0, callbacks=[Recorder()])
+    model.predict(x, callbacks=[Recorder()])
+    step = ["on_train_batch_begin", "on_train_batch_end"]
+    test = ["on_test_batch_begin", "on_test_batch_end"]
+    predict = ["on_predict_batch_begin", "on_predict_batch_end"]
+    assert calls == [
+        "on_train_begin", "on_epoch_begin", *step, *step,
+        "on_test_begin", *test, *test, "on_test_end", "on_epoch_end", "on_train_end",
+        "on_predict_begin", *predict, *predict, "on_predict_end",
+    ]  # fmt: skip
+    assert len(hooks) == 14
+
+
+def test_initial_epoch_and_stop_training():
+    x, y = blobs(50)
+
+    class Stop(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 3
+
+    history = classifier().fit(x, y, initial_epoch=2, epochs=9, verbose=0, callbacks=[Stop()])
+    assert history.epoch == [2, 3]

@@ -1,0 +1,172 @@
+"""Sequential: a whole network's gradient, building, weights, prediction, and errors of use."""
+
+import numpy as np
+import pytest
+
+from gradients import assert_close, numeric_gradient
+from normkit.layers import (
+    Activation,
+    BatchNormalization,
+    Dense,
+    Dropout,
+    Input,
+    LayerNormalization,
+)
+from normkit.losses import CategoricalCrossentropy
+from normkit.models import Sequential
+from normkit.optimizers import SGD
+from trainer_support import assert_same_weights, blobs, classifier
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "targets"),
+    [
+        ([Dense(5), BatchNormalization(), Activation("relu"), Dense(3, "softmax")], "sparse_categorical_crossentropy", "labels"),
+        ([Dense(5, "gelu"), LayerNormalization(), Dense(3), Activation("softmax")], "categorical_crossentropy", "rows"),
+        ([Dense(5, "tanh"), BatchNormalization(), Dense(3, "sigmoid")], "binary_crossentropy", "rows"),
+        ([Dense(5, "sigmoid"), LayerNormalization(), Dense(3, "tanh")], "mse", "rows"),
+        ([Dense(5, "relu"), Dense(3, "softmax"), Dense(3)], CategoricalCrossentropy(from_logits=True), "rows"),
+        ([Dense(4), BatchNormalization(trainable=False), Dense(3, "softmax"), Dense(3, "softmax")], "categorical_crossentropy", "rows"),
+    ],
+)  # fmt: skip
+def test_gradient_of_a_whole_network(layers, loss, targets):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(7, 4))
+    y = rng.integers(0, 3, 7)
+    y = np.eye(3)[y] if targets == "rows" else y
+    model = Sequential([Input((4,)), *layers], seed=0, dtype="float64")
+    model.compile(SGD(0.0), loss)
+    model.train_on_batch(x, y)
+    computed = [w.grad.copy() for w in model.trainable_weights]
+    for weight, gradient in zip(model.trainable_weights, computed, strict=True):
+        expected = numeric_gradient(lambda: model.train_on_batch(x, y), weight.value, step=1e-5)
+        assert_close(gradient, expected, 1e-8)
+
+
+def test_the_example_of_the_tutorials():
+    x, y = blobs(400, features=784, classes=10)
+    xv, yv = blobs(100, features=784, classes=10)
+    model = Sequential([Dense(64, input_shape=(784,)), BatchNormalization(), Dense(10, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = model.fit(x, y, batch_size=32, epochs=5, validation_data=(xv, yv))
+    assert list(history.history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    assert all(len(values) == 5 for values in history.history.values())
+    assert history.epoch == [0, 1, 2, 3, 4]
+    assert history.history["accuracy"][-1] > 0.99
+    assert history is model.history
+
+
+def test_same_seed_same_bits_and_another_seed_another_result():
+    x, y = blobs()
+
+    def weights(seed):
+        model = Sequential(
+            [Dense(8, "relu"), Dropout(0.3), BatchNormalization(), Dense(3, "softmax")], seed=seed
+        )
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(x, y, epochs=2, verbose=0)
+        return model.get_weights()
+
+    assert_same_weights(weights(5), weights(5))
+    assert not np.array_equal(weights(5)[0], weights(6)[0])
+
+
+def test_lazily_built_is_the_same_as_built_at_once():
+    x, y = blobs()
+    layers = lambda: [BatchNormalization(), Dense(3, "softmax")]
+    lazy, eager = (
+        Sequential([Dense(8), *layers()], seed=1),
+        Sequential([Dense(8, input_shape=(6,)), *layers()], seed=1),
+    )
+    given = Sequential([Input((6,)), Dense(8), *layers()], seed=1)
+    assert not lazy.built
+    assert eager.built
+    for model in (lazy, eager, given):
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.fit(x, y, verbose=0)
+    assert_same_weights(lazy.get_weights(), eager.get_weights())
+    assert_same_weights(lazy.get_weights(), given.get_weights())
+    assert len(given.layers) == 3
+
+
+def test_evaluate_predict_and_batch_methods_agree():
+    x, y = blobs()
+    model = classifier()
+    model.fit(x, y, verbose=0)
+    loss, accuracy = model.evaluate(x, y, batch_size=7, verbose=0)
+    logs = model.evaluate(x, y, batch_size=300, return_dict=True)
+    assert logs == pytest.approx({"loss": loss, "accuracy": accuracy}, rel=1e-6)
+    assert model.test_on_batch(x, y) == pytest.approx([loss, accuracy], rel=1e-6)
+    p = model.predict(x, batch_size=13)
+    assert p.shape == (300, 3)
+    assert p.dtype == np.float32
+    np.testing.assert_allclose(p, model.predict_on_batch(x), rtol=1e-4, atol=1e-6)
+    assert loss == pytest.approx(-np.log(p[np.arange(300), y]).mean(), rel=1e-4)
+    assert isinstance(classifier(metrics=()).evaluate(x, y), float)
+
+
+def test_weights_are_keras_ordered_and_copies():
+    model = classifier()
+    names = [w.name for w in model.weights]
+    assert names == ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "kernel", "bias"]
+    weights = model.get_weights()
+    weights[0][...] = 7
+    assert not (model.get_weights()[0] == 7).any()
+    model.set_weights(weights)
+    assert (model.get_weights()[0] == 7).all()
+    assert model.count_params() == 6 * 8 + 8 + 4 * 8 + 8 * 3 + 3
+
+
+def test_names_are_numbered_within_a_model():
+    model = Sequential([Dense(2), Dense(2), Dense(2, name="out"), BatchNormalization(), Dense(2)])
+    assert [layer.name for layer in model.layers] == [
+        "dense",
+        "dense_1",
+        "out",
+        "batch_normalization",
+        "dense_2",
+    ]
+    assert model.get_layer("out") is model.layers[2]
+    assert model.get_layer(index=0) is model.layers[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Sequential([Dense(2)]).fit(np.ones((2, 2)), [0, 1]), ValueError, r"call compile\(optimizer, loss\) before fit"),
+        (lambda: Sequential([Dense(2)]).optimizer, ValueError, r"call compile\(optimizer, loss\) before optimizer"),
+        (lambda: Sequential([Dense(2)]).compile("adam"), ValueError, "loss is missing"),
+        (lambda: Sequential([Dense(2)]).compile("adm", "mse"), ValueError, "no optimizer 'adm'; there are: sgd"),
+        (lambda: Sequential([Dense(2)]).compile("sgd", "mse", metrics=["accurate"]), ValueError, "no metric 'accurate'"),
+        (lambda: Sequential().predict(np.ones((2, 2))), ValueError, "has no layers"),
+        (lambda: Sequential([Dense(2)]).set_weights([]), ValueError, "has no weights yet"),
+        (lambda: Sequential([Dense(2), Input((3,))]), ValueError, "Input must come first"),
+        (lambda: Sequential([Dense(2, name="a"), Dense(2, name="a")]), ValueError, "two layers have the name 'a'"),
+        (lambda: Sequential(Sequential([Dense(2)]).layers), ValueError, "already part of a model"),
+        (lambda: Sequential([3]), TypeError, "expected a layer, got int"),
+        (lambda: Sequential([Dense(2)]).get_layer("x"), ValueError, "no layer 'x'; there are: dense"),
+        (lambda: Sequential([Input((2,)), Dense(2)]).build((None, 3)), ValueError, "already built"),
+        (lambda: Sequential(dtype="int32"), TypeError, "dtype must be float32 or float64, got int32"),
+    ],
+)  # fmt: skip
+def test_errors_of_use(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_summary(capsys):
+    model = classifier()
+    model.summary()
+    text = capsys.readouterr().out
+    assert 'Model: "sequential"' in text
+    assert "batch_normalization (BatchNormalization)  (None, 8)" in text
+    assert "Total params: 115 (460.00 B)" in text
+    assert "Trainable params: 99 (396.00 B)" in text
+    assert "Non-trainable params: 16 (64.00 B)" in text
+    lines = []
+    model.fit(*blobs(40), verbose=0)
+    model.summary(print_fn=lines.append)
+    assert "Optimizer params: 198 (792.00 B)" in lines
+    unbuilt = []
+    Sequential([Dense(3)]).summary(print_fn=unbuilt.append)
+    assert any("?" in line and "unbuilt" in line for line in unbuilt)
