@@ -14,7 +14,9 @@ def main() -> None:
     errors = commands.add_parser("accuracy", help="largest error of the forward pass against mean/σ")
     errors.add_argument("--picture", type=Path, help="also draw the table into this PNG file")
     steps = commands.add_parser("trainer", help="time of the tutorial example, per step and per epoch")
-    steps.add_argument("--data", type=Path, help="folder of IDX files; default: random digits of MNIST's shape")
+    steps.add_argument(
+        "--data", type=Path, help="folder of IDX files; default: random digits of MNIST's shape"
+    )
     steps.add_argument("--rounds", type=int, default=7, help="rounds of all contenders (default %(default)s)")
     arguments = parser.parse_args()
     if arguments.command == "accuracy":

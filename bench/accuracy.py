@@ -34,7 +34,7 @@ def contenders() -> dict[str, Callable[[F32, str, int], F32]]:
     }
     if importlib.util.find_spec("torch"):
         import torch
-        import torch.nn.functional as functional
+        from torch.nn import functional
 
         def by_torch(x: F32, op: str, axis: int) -> F32:
             given = torch.from_numpy(x)
@@ -67,7 +67,13 @@ def draw(errors: dict[str, dict[str, list[float]]], path: Path) -> None:
     FigureCanvasAgg(figure)
     for axes, (case, lines) in zip(figure.subplots(1, len(errors), sharey=True), errors.items(), strict=True):
         for (name, values), marker in zip(lines.items(), "osD", strict=False):
-            axes.plot(range(len(OFFSETS)), values, marker=marker, label=name, linewidth=2 if name == "normkit" else 1)
+            axes.plot(
+                range(len(OFFSETS)),
+                values,
+                marker=marker,
+                label=name,
+                linewidth=2 if name == "normkit" else 1,
+            )
         axes.set_xticks(range(len(OFFSETS)), ["0", "1", *[f"1e{k}" for k in range(1, 7)]])
         axes.set_title(case)
         axes.set_xlabel("mean / σ")

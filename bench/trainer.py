@@ -31,7 +31,9 @@ def normkit_epoch(x: NDArray[np.float32], y: NDArray[np.int64]) -> Callable[[], 
     from normkit.layers import BatchNormalization, Dense
     from normkit.models import Sequential
 
-    model = Sequential([Dense(64, input_shape=(784,)), BatchNormalization(), Dense(10, activation="softmax")], seed=0)
+    model = Sequential(
+        [Dense(64, input_shape=(784,)), BatchNormalization(), Dense(10, activation="softmax")], seed=0
+    )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return lambda: model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0)
 

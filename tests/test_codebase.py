@@ -129,7 +129,16 @@ def test_an_old_libgomp_is_enough() -> None:
     assert readelf, "binutils came with the compiler"
     text = subprocess.run([readelf, "-V", _core.__file__], capture_output=True, text=True, check=True).stdout
     versions = set(re.findall(r"Name: (G?OMP_[\d.]+)", text))
-    assert versions <= {"OMP_1.0", "OMP_2.0", "OMP_3.0", "GOMP_1.0", "GOMP_2.0", "GOMP_3.0", "GOMP_4.0", "GOMP_4.5"}
+    assert versions <= {
+        "OMP_1.0",
+        "OMP_2.0",
+        "OMP_3.0",
+        "GOMP_1.0",
+        "GOMP_2.0",
+        "GOMP_3.0",
+        "GOMP_4.0",
+        "GOMP_4.5",
+    }
 
 
 def test_pybind11_is_in_one_folder() -> None:

@@ -1,15 +1,15 @@
 """The compiled module. Use `normkit`'s functions: these take every argument by position."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 __version__: str
 
-_Array = NDArray[Any]
-_Moments = NDArray[np.float64]
+_Array: TypeAlias = NDArray[Any]
+_Moments: TypeAlias = NDArray[np.float64]
 
 def layer_norm(
     x: _Array,

@@ -28,7 +28,11 @@ def attributes(case: Any) -> dict[str, Any]:
 
 
 def chosen(cases: dict[str, Any], operator: str) -> list[Any]:
-    return [c for c in cases.values() if len(c.model.graph.node) == 1 and c.model.graph.node[0].op_type == operator]
+    return [
+        c
+        for c in cases.values()
+        if len(c.model.graph.node) == 1 and c.model.graph.node[0].op_type == operator
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -44,14 +44,21 @@ def test_layer_norm(dtype: Any, shape: tuple[int, ...], rng: np.random.Generator
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_batch_norm_and_its_running_statistics(dtype: Any, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+def test_batch_norm_and_its_running_statistics(
+    dtype: Any, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
     tolerance = {"rtol": 5e-5, "atol": 5e-5} if dtype == np.float32 else {"rtol": 1e-12, "atol": 1e-12}
     weight, bias = (rng.standard_normal(shape[1]).astype(dtype) for _ in range(2))
     for momentum in (0.1, None):
-        module = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d, 5: torch.nn.BatchNorm3d}[
-            len(shape)
-        ](shape[1], momentum=momentum, dtype=torch.from_numpy(weight).dtype)
-        module.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}, strict=False)
+        module = {
+            2: torch.nn.BatchNorm1d,
+            3: torch.nn.BatchNorm1d,
+            4: torch.nn.BatchNorm2d,
+            5: torch.nn.BatchNorm3d,
+        }[len(shape)](shape[1], momentum=momentum, dtype=torch.from_numpy(weight).dtype)
+        module.load_state_dict(
+            {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}, strict=False
+        )
         stats = nk.RunningStats.torch(shape[1], momentum=momentum)
         for _ in range(3):
             x, dy = (rng.standard_normal(shape).astype(dtype) + 1 for _ in range(2))

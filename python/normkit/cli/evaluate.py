@@ -1,0 +1,44 @@
+"""`normkit evaluate`: loss and accuracy of a saved model on labelled rows."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import normkit
+from normkit.cli.arguments import Commands, add_data, add_threads
+from normkit.cli.saved import Run
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="loss and accuracy of a saved model",
+        description=(
+            "Print loss and accuracy of a saved model: on the validation rows of its training if --data is left "
+            "out or is what it was trained on, else on all rows of a .csv or the validation rows of the others."
+        ),
+    )
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="folder that train wrote, or the model in it"
+    )
+    add_data(parser, "what the model was trained on")
+    add_threads(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the number of rows, the loss and the accuracy."""
+    normkit.set_num_threads(arguments.threads)
+    saved = Run(arguments.model)
+    x, y = saved.held_out(arguments.data)
+    results = saved.model.evaluate(x, y, verbose=0, return_dict=True)
+    assert isinstance(results, dict)
+    width = max(map(len, results))
+    print(f"{'rows':{width}}  {len(x)}")
+    for name, value in results.items():
+        print(f"{name:{width}}  {value:.6f}")
+    return 0

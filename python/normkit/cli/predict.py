@@ -1,0 +1,68 @@
+"""`normkit predict`: labels and probabilities of a saved model, as CSV."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+import normkit
+from normkit.cli.arguments import Commands, add_data, add_threads
+from normkit.cli.outputs import publish, workshop
+from normkit.cli.saved import Run, is_csv
+from normkit.data.files import load_csv_features
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "predict",
+        help="labels and probabilities by a saved model, as CSV",
+        description=(
+            "Write a line per row: the predicted label, and the probability of every label (label,p0,p1,...). "
+            "A .csv is predicted whole, in its order, and needs no label column; of the other formats the "
+            "validation rows are predicted."
+        ),
+    )
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="folder that train wrote, or the model in it"
+    )
+    add_data(parser, "what the model was trained on")
+    add_threads(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write; default: standard output")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the predictions."""
+    normkit.set_num_threads(arguments.threads)
+    saved = Run(arguments.model)
+    if arguments.data is not None and is_csv(arguments.data):
+        x = load_csv_features(arguments.data, saved.num_features)
+    else:
+        x, _ = saved.held_out(arguments.data)
+    probabilities = saved.model.predict(x, verbose=0)
+    if arguments.out is None:
+        _write(sys.stdout, probabilities)
+        return 0
+    with workshop(arguments.out) as shop:
+        path = shop / "predictions.csv"
+        with path.open("w", encoding="utf-8") as file:
+            _write(file, probabilities)
+        publish(path, arguments.out)
+    print(f"wrote {arguments.out}: {len(x)} rows")
+    return 0
+
+
+def _write(file: TextIO, probabilities: NDArray[Any]) -> None:
+    """Nine digits tell a float32 exactly."""
+    classes = probabilities.shape[1]
+    header = ",".join(("label", *(f"p{label}" for label in range(classes))))
+    table = np.column_stack([probabilities.argmax(axis=1), probabilities])
+    np.savetxt(file, table, fmt=["%d"] + ["%.9g"] * classes, delimiter=",", header=header, comments="")

@@ -1,0 +1,170 @@
+"""`normkit train`: train a classifier, show how it goes, and leave a folder with the model and its history."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import textwrap
+from pathlib import Path
+
+import normkit
+from normkit import optimizers
+from normkit.cli import architecture
+from normkit.cli.arguments import Commands, add_data, add_threads, count, positive, seed, share
+from normkit.cli.outputs import check_free, publish, publish_numbered, workshop
+from normkit.cli.progress import EpochBar, EpochTable, has_terminal
+from normkit.cli.report import draw_curves, write_history
+from normkit.cli.saved import MODEL_FILE, RECORD_FILE, as_rows, write_record
+from normkit.data.dataset import Dataset
+from normkit.data.files import DIGITS, load
+from normkit.layers import Input
+from normkit.models import Sequential
+
+__all__ = ["add_parser", "run"]
+
+RUNS = Path("runs")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "train",
+        help="train a classifier and write the model, its history and a picture",
+        description=(
+            "Train a classifier on mini-batches. Without options: Dense(64) -> BatchNormalization -> "
+            "Dense(10, softmax) on the digits, batches of 32, adam at 0.001, 5 epochs."
+        ),
+    )
+    add_data(parser, DIGITS)
+    option = parser.add_argument
+    option(
+        "--layers",
+        type=architecture.parse,
+        metavar="LIST",
+        help=(
+            "a number of units, bn, ln, "
+            + ", ".join(architecture.ACTIVATIONS)
+            + " or dropout:RATE, separated by commas; the last is the number of classes and gets softmax; "
+            "default: 64,bn,CLASSES"
+        ),
+    )
+    option("--batch-size", type=count, default=32, metavar="N", help="rows per mini-batch; default: 32")
+    option("--epochs", type=count, default=5, metavar="N", help="passes over the data; default: 5")
+    option("--optimizer", choices=optimizers.registry.names, default="adam", help="default: adam")
+    option("--lr", type=positive, metavar="RATE", help="learning rate; default: that of the optimizer")
+    option(
+        "--last",
+        choices=("keep", "drop", "merge", "spread"),
+        default="keep",
+        help="a last mini-batch that is too small: keep it, drop it, merge it with the one before, or spread its rows over all; default: keep",
+    )
+    option(
+        "--validation-split",
+        type=share,
+        metavar="SHARE",
+        help="share of the rows of digits or of a .csv that validates; default: 0.2",
+    )
+    option(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="of the split, the weights and the order; default: 0",
+    )
+    add_threads(parser)
+    option("--out", type=Path, metavar="FOLDER", help="new folder for the results; default: runs/NAME-NUMBER")
+    option("--quiet", action="store_true", help="print nothing but the folder")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, and write the run folder; after Ctrl-C with the epochs that were finished."""
+    if arguments.out is not None:
+        check_free(arguments.out)
+    normkit.set_num_threads(arguments.threads)
+    data = load(arguments.data or DIGITS, validation_split=arguments.validation_split, seed=arguments.seed)
+    data = data._replace(x_train=as_rows(data.x_train), x_test=as_rows(data.x_test))
+    model = _model(arguments, data)
+    title = f"{data.name}: {architecture.describe(model.layers)}"
+    table = EpochTable(arguments.quiet)
+    with workshop(arguments.out or RUNS / data.name) as shop:
+        if not arguments.quiet:
+            print(_describe(arguments, data, model))
+        _fit(model, data, arguments, table)
+        folder = shop / "run"
+        folder.mkdir()
+        _write(folder, model, table, title)
+        write_record(folder / RECORD_FILE, arguments)
+        names = ", ".join(sorted(path.name for path in folder.iterdir()))
+        out = publish(folder, arguments.out) if arguments.out else publish_numbered(folder, RUNS / data.name)
+    done = len(table.rows)
+    if done < arguments.epochs:
+        raise KeyboardInterrupt(f"interrupted in epoch {done + 1}, wrote {out} after epoch {done}")
+    print(out if arguments.quiet else f"wrote {out}: {names}")
+    return 0
+
+
+def _model(arguments: argparse.Namespace, data: Dataset) -> Sequential:
+    tokens = arguments.layers or architecture.default(data.num_classes)
+    layers = architecture.build(tokens, data.num_classes)
+    model = Sequential([Input(data.x_train.shape[1:]), *layers], seed=arguments.seed)
+    settings = {} if arguments.lr is None else {"learning_rate": arguments.lr}
+    optimizer = optimizers.get({"class_name": arguments.optimizer, "config": settings})
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def _describe(arguments: argparse.Namespace, data: Dataset, model: Sequential) -> str:
+    rows = f"{len(data.x_train)} training and {len(data.x_test)} validation rows"
+    rate = f"learning rate {model.optimizer.learning_rate:g}"
+    lines = (
+        f"{data.name}: {rows}, {data.x_train.shape[1]} features, {data.num_classes} classes",
+        f"{architecture.describe(model.layers)}: {model.count_params()} parameters",
+        f"{arguments.optimizer}, {rate}, batches of {arguments.batch_size}, seed {arguments.seed}",
+    )
+    return "\n".join(textwrap.fill(line, 79, subsequent_indent="  ") for line in lines) + "\n"
+
+
+def _fit(model: Sequential, data: Dataset, arguments: argparse.Namespace, table: EpochTable) -> None:
+    """Train. After Ctrl-C the model is that of the last finished epoch; without one, the Ctrl-C goes on."""
+    bar = None if arguments.quiet else _bar()
+    try:
+        model.fit(
+            data.x_train,
+            data.y_train,
+            batch_size=arguments.batch_size,
+            epochs=arguments.epochs,
+            verbose=0,
+            callbacks=[table] if bar is None else [bar, table],
+            validation_data=(data.x_test, data.y_test),
+            last=arguments.last,
+        )
+    except KeyboardInterrupt:
+        if not table.rows:
+            raise
+        model.set_weights(table.weights)
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _bar() -> EpochBar | None:
+    if not has_terminal():
+        return None
+    try:
+        return EpochBar()
+    except ModuleNotFoundError:
+        print("no progress bar: tqdm is not installed (pip install 'normkit[train]')", file=sys.stderr)
+        return None
+
+
+def _write(folder: Path, model: Sequential, table: EpochTable, title: str) -> None:
+    model.save(folder / MODEL_FILE)
+    write_history(folder / "history.csv", table.rows)
+    try:
+        draw_curves(folder / "curves.png", table.rows, title)
+    except ModuleNotFoundError:
+        print("no picture: matplotlib is not installed (pip install 'normkit[train]')", file=sys.stderr)
+    if not all(map(math.isfinite, table.rows[-1].values())):
+        print("the loss is not finite any more: a smaller --lr may help", file=sys.stderr)

@@ -1,0 +1,242 @@
+"""Labelled data from files: IDX folders (MNIST's format), `.npz` archives, `.csv` tables, and scikit-learn's digits.
+
+Files come from anywhere, so nothing is unpickled, no size is believed before it is checked against the file,
+and whatever is wrong with a file is a ValueError of one line that starts with its path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normkit.data.dataset import Dataset, as_labels, assemble, split
+from normkit.data.idx import read_idx
+from normkit.data.tables import read_table
+
+__all__ = [
+    "DIGITS",
+    "Dataset",
+    "load",
+    "load_csv",
+    "load_csv_features",
+    "load_digits",
+    "load_idx",
+    "load_npz",
+]
+
+DIGITS = "digits"
+LABEL_NAMES = ("label", "target", "class")
+
+
+def load(
+    source: str | os.PathLike[str] = DIGITS, *, validation_split: float | None = None, seed: int = 0
+) -> Dataset:
+    """Load labelled data, whatever its format.
+
+    Parameters
+    ----------
+    source : path
+        A folder of IDX files, a ``.npz``, a ``.csv``, or the word ``"digits"``.
+    validation_split : float, optional
+        Share of the rows that become the test rows, between 0 and 1; default 0.2. Only for data without
+        test rows of its own: digits and ``.csv``.
+    seed : int, default 0
+        Which rows the split takes.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ValueError
+        If the data is not what its format promises, or cannot be split.
+    OSError
+        If it cannot be read.
+    ModuleNotFoundError
+        If the digits are asked for and scikit-learn is not installed.
+
+    See Also
+    --------
+    load_idx, load_npz, load_csv, load_digits : the rules of each format.
+    """
+    path = Path(source)
+    if str(source) == DIGITS:
+        return split(path, DIGITS, *load_digits(), validation_split, seed)
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if path.suffix.lower() == ".csv":
+        return split(path, path.stem, *load_csv(path), validation_split, seed)
+    if not path.is_dir() and path.suffix.lower() != ".npz":
+        raise ValueError(f"{path}: expected a folder of IDX files, a .npz or a .csv")
+    if validation_split is not None:
+        raise ValueError(f"{path}: has test rows of its own, so a validation split cannot be chosen")
+    return load_idx(path) if path.is_dir() else load_npz(path)
+
+
+def load_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Load the 1797 handwritten digits of 8×8 pixels that come with scikit-learn.
+
+    Returns
+    -------
+    x : ndarray of float32, shape (1797, 64)
+        Pixels, scaled from 0..16 to [0, 1].
+    y : ndarray of int64, shape (1797,)
+        The digit, 0 to 9.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits as bundled_digits
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the digits come with scikit-learn, which is not installed: pip install 'normkit[train]'"
+        ) from error
+    x, y = bundled_digits(return_X_y=True)
+    return np.float32(1 / 16) * x.astype(np.float32), y.astype(np.int64)
+
+
+def load_idx(folder: str | os.PathLike[str]) -> Dataset:
+    """Load a folder of four IDX files, the format of MNIST.
+
+    They are ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
+    ``t10k-labels-idx1-ubyte``, each plain or gzipped (with ``.gz``); a dot before ``idx`` is taken too. Pixels of type uint8 are
+    divided by 255, other types are left as they are.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or damaged, or if images and labels do not belong together.
+    """
+    folder = Path(folder)
+    arrays = []
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            arrays.append(read_idx(_idx_file(folder, f"{part}-{kind}-ubyte")))
+    return assemble(folder, folder.resolve().name, *arrays)
+
+
+def _idx_file(folder: Path, name: str) -> Path:
+    stems = (name, name.replace("-idx", ".idx"))
+    for candidate in (folder / (stem + suffix) for stem in stems for suffix in ("", ".gz")):
+        if candidate.is_file():
+            return candidate
+    raise ValueError(f"{folder}: has no {name} (plain or .gz), so it is not a folder of IDX files")
+
+
+def load_npz(path: str | os.PathLike[str]) -> Dataset:
+    """Load an ``.npz`` in the layout of Keras's ``mnist.npz``: x_train, y_train, x_test, y_test.
+
+    x has shape (rows, ...); uint8 is divided by 255, other types are left as they are. y has shape (rows,)
+    or (rows, 1). Pickled objects are refused.
+
+    Raises
+    ------
+    ValueError
+        If the archive is damaged, lacks an array, or if its arrays do not belong together.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        try:
+            arrays = _read_npz(file)
+        except _DAMAGED as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{path}: not a usable .npz archive: {reason}") from error
+    return assemble(path, path.stem, *arrays)
+
+
+# What NumPy and zipfile raise on foreign bytes; MemoryError is an array that claims a size nobody has.
+_DAMAGED = (
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _read_npz(file: IO[bytes]) -> list[NDArray[Any]]:
+    if not zipfile.is_zipfile(file):
+        raise ValueError("no zip archive")
+    file.seek(0)
+    archive = np.load(file, allow_pickle=False)
+    wanted = Dataset._fields[:4]
+    missing = [name for name in wanted if name not in archive]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}, but {', '.join(archive) or 'nothing'}")
+    return [archive[name] for name in wanted]
+
+
+def load_csv(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Load a ``.csv``: one row per line, cells separated by commas, all of them numbers.
+
+    The first line may be a header: it is one if it names a label column or if none of its cells is a number.
+    The label column is the one with the header ``label``, else ``target``, else ``class`` (in upper or
+    lower case), else the last. The other columns are left as given: nothing is scaled.
+
+    Returns
+    -------
+    x : ndarray of float32, shape (rows, columns − 1)
+    y : ndarray of int64, shape (rows,)
+
+    Raises
+    ------
+    ValueError
+        If a cell is not a finite number (with its line and column), if lines differ in length, if there are
+        no rows, or if a label is not a whole number from 0.
+    """
+    path = Path(path)
+    header, cells = read_table(path, LABEL_NAMES)
+    if cells.shape[1] < 2:
+        raise ValueError(f"{path}: needs a feature and a label column separated by a comma, has one column")
+    column = _label_column(header)
+    y = as_labels(f"{path}: column {column % cells.shape[1] + 1}", cells[:, column], len(cells))
+    return np.delete(cells, column, axis=1), y
+
+
+def load_csv_features(path: str | os.PathLike[str], num_features: int) -> NDArray[np.float32]:
+    """Load the features of a ``.csv`` with or without a label column, by the rules of `load_csv`.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    num_features : int
+        How many features there should be. A table with one column more has a label column, which is left out.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, num_features)
+
+    Raises
+    ------
+    ValueError
+        As `load_csv`, or if the table has another number of columns.
+    """
+    path = Path(path)
+    header, cells = read_table(path, LABEL_NAMES)
+    columns = cells.shape[1]
+    if columns == num_features:
+        return cells
+    if columns == num_features + 1:
+        return np.delete(cells, _label_column(header), axis=1)
+    raise ValueError(
+        f"{path}: expected {num_features} features, with or without a label column, has {columns} columns"
+    )
+
+
+def _label_column(header: list[str]) -> int:
+    return next((header.index(name) for name in LABEL_NAMES if name in header), -1)
