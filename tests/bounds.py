@@ -1,7 +1,7 @@
 """The numerics contract as code: how large an error of each result may be, and an oracle that is exact.
 
-`exact` computes a row or channel in 100-digit decimal arithmetic, into which every float converts exactly; the bounds
-are those of docs/design.md, with the exact values in them.
+The oracle for float32 is float64; for float64 it is decimal arithmetic with 100 digits and more, into which every float
+converts exactly. The bounds are those of docs/design.md, with the exact values in them.
 """
 
 from __future__ import annotations
@@ -54,22 +54,19 @@ def forward_share(y: NDArray[Any], exact: Exact, weight: Any, bias: Any) -> floa
 
 
 def gradient_shares(gradients: nk.NormGradients, exact: Exact) -> tuple[float, float, float]:
-    """dx against 4ε·rstd·(|g| + |mean g| + |x̂·mean(g·x̂)|), dweight and dbias against 2ε·Σ|terms|."""
-    eps, least = (
-        float(v) for v in (np.finfo(gradients.dx.dtype).eps, np.finfo(gradients.dx.dtype).smallest_subnormal)
+    """dx against 4ε·rstd·(|g| + |mean g| + |x̂·mean(g·x̂)|), dweight and dbias against 2ε·Σ|terms|.
+
+    To each comes the smallest number of the dtype.
+    """
+    info = np.finfo(gradients.dx.dtype)
+    eps, least = float(info.eps), float(info.smallest_subnormal)
+    dx, dweight, dbias = (
+        np.asarray(scale, np.float64) for scale in (exact.dx_scale, exact.dweight_scale, exact.dbias_scale)
     )
     return (
-        _largest(
-            np.abs(_difference(gradients.dx, exact.dx)), 4 * eps * np.asarray(exact.dx_scale, float) + least
-        ),
-        _largest(
-            np.abs(_difference(gradients.dweight, exact.dweight)),
-            2 * eps * np.asarray(exact.dweight_scale, float) + least,
-        ),
-        _largest(
-            np.abs(_difference(gradients.dbias, exact.dbias)),
-            2 * eps * np.asarray(exact.dbias_scale, float) + least,
-        ),
+        _largest(np.abs(_difference(gradients.dx, exact.dx)), 4 * eps * dx + least),
+        _largest(np.abs(_difference(gradients.dweight, exact.dweight)), 2 * eps * dweight + least),
+        _largest(np.abs(_difference(gradients.dbias, exact.dbias)), 2 * eps * dbias + least),
     )
 
 
@@ -106,9 +103,9 @@ def by_reference(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float
 
 
 def by_decimal(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) -> Exact:
-    """The same in 100-digit decimals (object arrays); for small arrays of either dtype."""
+    """The same in decimals (object arrays); for small arrays of either dtype."""
     with localcontext() as context:
-        context.prec = 100
+        context.prec = digits(x)
         to_decimal = np.vectorize(lambda v: Decimal(float(v)), otypes=[object])
         dy, x = to_decimal(dy), to_decimal(x)
         weight = to_decimal(np.broadcast_to(weight, x.shape))
@@ -141,10 +138,17 @@ def _assemble(
     )
 
 
+def digits(x: Any) -> int:
+    """So many that every x is held exactly, and eps is not lost beside the largest square."""
+    sizes = np.abs(np.asarray(x, np.float64))
+    largest, smallest = sizes.max(initial=1.0), sizes.min(initial=1.0, where=sizes > 0)
+    return 100 + int(2 * np.log10(largest) - np.log10(smallest))
+
+
 def summed(exact: Exact, bias: Any, axes: tuple[int, ...], shape: tuple[int, ...]) -> Exact:
     """Add the bias to y, and sum the parameter gradients over `axes` into `shape`."""
     with localcontext() as context:
-        context.prec = 100
+        context.prec = 1000
         if np.asarray(exact.y).dtype == object:
             bias = np.vectorize(lambda v: Decimal(float(v)), otypes=[object])(bias)
         exact.y = exact.y + bias

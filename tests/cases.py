@@ -1,7 +1,7 @@
 """What the norms are tried on: shapes around every boundary of the kernels and plans, and hostile data.
 
-Shared by the tests and the benchmark. A vector holds 4 to 16 floats and 2 to 8 doubles, a reduction 64 or 32 lanes,
-a chunk of a row 4096 floats or 2048 doubles, a backward tile 8 rows, a strip 64 columns.
+Shared by the tests and the benchmark. A vector holds 4 to 16 floats and 2 to 8 doubles, a sum 32 or 16 lanes, a chunk of a row 4096
+floats or 2048 doubles, a backward tile 8 rows, a strip of columns 4 vectors.
 """
 
 from __future__ import annotations
@@ -80,6 +80,13 @@ def _one_outlier(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np
     return x
 
 
+def _outlier_over_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """All other values are equally far from the mean: their squares round alike, and errors add up."""
+    x = 1e-3 * rng.standard_normal(shape)
+    x.flat[0] = 1e6
+    return x
+
+
 def _mixed_scales(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
     return rng.standard_normal(shape) * 10.0 ** rng.uniform(-6, 6, shape)
 
@@ -99,6 +106,8 @@ DATA: dict[str, Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.floa
     "near the largest float": lambda rng, shape: 3.3e38 * rng.choice([-1.0, 1.0, 0.5], shape),
     "subnormal": lambda rng, shape: 1e-41 * rng.integers(-9, 9, shape),
     "one outlier": _one_outlier,
+    "outlier over noise": _outlier_over_noise,
+    "plus and minus": lambda rng, shape: 0.1 * rng.choice([-1.0, 1.0], shape),
     "mixed scales": _mixed_scales,
     "ascending": lambda rng, shape: np.arange(np.prod(shape), dtype=np.float64).reshape(shape),
 }

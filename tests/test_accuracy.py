@@ -124,3 +124,44 @@ def test_parameter_gradients_of_many_equal_terms(isa: str, term: float) -> None:
     x = np.tile(np.linspace(-1, 1, cols, dtype=np.float32), (rows, 1))
     dy = np.full((rows, cols), term, np.float32)
     check(layer_norm_errors(x, dy, None, None, -1, 1e-5), f"term {term}")
+
+
+# Doubles whose squares, or even sums, leave the range of double.
+WIDE = {
+    "mean 0, 1e200": lambda rng, shape: 1e200 * rng.standard_normal(shape),
+    "mean 1e3, 1e200": lambda rng, shape: 1e200 * (rng.standard_normal(shape) + 1e3),
+    "mean 1e6, 1e200": lambda rng, shape: 1e200 * (rng.standard_normal(shape) + 1e6),
+    "near the largest double": lambda rng, shape: 1e308 * rng.uniform(0.9, 1, shape),
+    "constant 1e300": lambda rng, shape: np.full(shape, 1e300),
+    "1e-200": lambda rng, shape: 1e-200 * (rng.standard_normal(shape) + 1e3),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("eps", EPS)
+@pytest.mark.parametrize(("shape", "axis"), [((5, 60), 1), ((3, 4, 5, 9), 1), ((1, 40), -1)])
+def test_extreme_doubles(
+    isa: str, name: str, eps: float, shape: tuple[int, ...], axis: int, rng: np.random.Generator
+) -> None:
+    x, dy = WIDE[name](rng, shape), rng.standard_normal(shape)
+    if eps == 0.0 and (name == "constant 1e300" or shape[0] == 1):
+        return  # 0 / 0
+    weight, bias = parameters(rng, (shape[axis],), np.float64)[0]
+    check(batch_norm_errors(x, dy, weight, bias, axis, eps), f"batch norm, {name}")
+    if len(shape) == 2:
+        check(layer_norm_errors(x, dy, weight, bias, axis, eps), f"layer norm, {name}")
+
+
+def test_gradients_of_tiny_upstream_gradients(isa: str, rng: np.random.Generator) -> None:
+    """Coefficients of the channel would be subnormal floats though the result is not."""
+    x = (1e12 * rng.standard_normal((50, 6))).astype(np.float32)
+    dy = (1e-28 * rng.standard_normal((50, 6))).astype(np.float32)
+    check(batch_norm_errors(x, dy, np.full(6, 1e12, np.float32), None, 1, 1e-5), "tiny dy")
+
+
+def test_inference_far_from_the_running_mean(isa: str) -> None:
+    x = np.full((4, 3), 3e38, np.float32)
+    stats = nk.RunningStats(3)
+    stats.mean, stats.var = -3e38, 1e10
+    expected = (3e38 + 3e38) / np.sqrt(1e10 + 1e-5)
+    np.testing.assert_allclose(nk.batch_norm(x, stats=stats, training=False), np.float32(expected), rtol=1e-6)

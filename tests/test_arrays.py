@@ -333,3 +333,57 @@ def test_interleaved_but_disjoint_out_is_no_overlap() -> None:
     expected = nk.layer_norm(memory[::2])
     nk.layer_norm(memory[::2], out=memory[1::2])
     assert np.array_equal(memory[1::2], expected)
+
+
+def test_axis_as_numpy_integers(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((3, 4, 5)).astype(np.float32)
+    expected = nk.layer_norm(x, axis=(1, 2))
+    assert np.array_equal(nk.layer_norm(x, axis=np.array([1, 2])), expected)
+    assert np.array_equal(nk.layer_norm(x, axis=[np.int64(1), np.int8(-1)]), expected)
+
+
+def test_moments_as_lists(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((3, 4)).astype(np.float32)
+    _, moments = nk.layer_norm(x, return_moments=True)
+    expected = nk.layer_norm_backward(x, x, moments).dx
+    assert np.array_equal(
+        nk.layer_norm_backward(x, x, (moments.mean.tolist(), moments.rstd.tolist())).dx, expected
+    )
+
+
+def test_other_exceptions_pass_through() -> None:
+    class Interrupted:
+        def __float__(self) -> float:
+            raise KeyboardInterrupt
+
+        def __index__(self) -> int:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        nk.layer_norm(X, eps=Interrupted())  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        nk.layer_norm(X, axis=Interrupted())  # type: ignore[arg-type]
+
+
+def test_out_of_a_subclass_is_written_as_memory(rng: np.random.Generator) -> None:
+    class Lies(np.ndarray):
+        def transpose(self, *axes: Any) -> Any:  # type: ignore[override]
+            return np.zeros((1, 1), np.float32)
+
+    x = rng.standard_normal((30, 40)).astype(np.float32)
+    out = np.zeros_like(x).view(Lies)
+    assert nk.layer_norm(x, axis=0, out=out) is out
+    assert np.array_equal(np.asarray(out), nk.layer_norm(x, axis=0))
+
+
+def test_an_extreme_row_leaves_the_others_alone(rng: np.random.Generator) -> None:
+    for dtype, scale in ((np.float32, 1e30), (np.float64, 1e200)):
+        x, dy = rng.standard_normal((2, 20, 9001)).astype(dtype)
+        results = []
+        for factor in (1.0, scale):
+            x[7] *= dtype(factor)
+            y, moments = nk.layer_norm(x, return_moments=True)
+            results.append((y, nk.layer_norm_backward(dy, x, moments).dx))
+        others = np.arange(20) != 7
+        assert np.array_equal(results[0][0][others], results[1][0][others])
+        assert np.array_equal(results[0][1][others], results[1][1][others])

@@ -73,3 +73,13 @@ def test_show_config_names_everything() -> None:
     assert config["threads"] in ("OpenMP", "std::thread")
     for key in ("compiler", "num_threads", "usable_cores", "python", "numpy", "platform"):
         assert config[key], key
+
+
+def test_an_absurd_number_of_threads_is_survived() -> None:
+    code = """
+    import numpy as np, normkit as nk
+    x = np.random.default_rng(0).standard_normal((3000, 768)).astype(np.float32)
+    expected = nk.layer_norm(x, num_threads=1)
+    print(np.array_equal(nk.layer_norm(x), expected), np.array_equal(nk.layer_norm(x, num_threads=1 << 20), expected))
+    """
+    assert output_of(code, NORMKIT_NUM_THREADS="1000000") == "True True"

@@ -9,13 +9,16 @@ namespace {
 using namespace normkit;
 
 // rstd = 1 / sqrt(var + eps), or out_of_range where T has no room for x − mean, its square or x̂.
-// A row with NaN or Inf is in range: its result is NaN whichever way it is computed.
+// A row of floats with NaN or Inf is in range: its result is NaN whichever way it is computed. A row of doubles may
+// have a mean that is not finite because its sum overflowed.
 template <class T>
 inline double in_range(double rstd, double var, double eps, double mean) {
   // Squares below the normal numbers of T are lost, which matters when eps does not cover them.
   constexpr double lost = sizeof(T) == sizeof(float) ? 0x1p-90 : 0x1p-900;
-  if (!(mean - mean == 0.0)) return rstd;
-  const bool fits = rstd >= SafeRange<T>::rstd_min && rstd <= SafeRange<T>::rstd_max;
+  const bool finite = mean - mean == 0.0;
+  if (!finite && sizeof(T) == sizeof(float)) return rstd;
+  const double size = mean < 0.0 ? -mean : mean;
+  const bool fits = rstd >= SafeRange<T>::rstd_min && rstd <= SafeRange<T>::rstd_max && size <= SafeRange<T>::mean_max;
   return fits && (var >= lost || eps >= 0x1p60 * lost) ? rstd : out_of_range;
 }
 

@@ -38,7 +38,7 @@ Index layer_norm_rows(const LayerNormForward<T>& args, Index begin, Index end) {
     args.mean[r] = stats.mean.hi;
     const double count = static_cast<double>(args.cols);
     const double rstd = reciprocal_deviation<T>(stats.m2, count, args.eps);
-    args.rstd[r] = in_range<T>(rstd, stats.m2 / count, args.eps, stats.mean.hi);
+    args.rstd[r] = in_range<T>(rstd, stats.m2.hi / count, args.eps, stats.mean.hi);
     if (args.rstd[r] == out_of_range)
       ++left_alone;
     else
@@ -81,8 +81,6 @@ GradientSums gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, 
 }
 
 // Rows are taken in tiles, so that a column of dweight and dbias stays in registers for all rows of the tile.
-constexpr int tile_rows = 8;
-
 template <class T>
 struct Tile {
   const T *dy[tile_rows], *x[tile_rows];
@@ -92,32 +90,34 @@ struct Tile {
 };
 
 // dx, and the tile's Σ dy·x̂ and Σ dy added to the accumulators, for the columns [first, first + cols).
+// rows: those of a whole tile, or 0 for however many this one has.
 template <bool has_weight, int rows, class T>
 NORMKIT_INLINE void tile_gradients(const Tile<T>& tile, const T* weight, Index first, Index cols, double* dweight,
                                    double* dbias) {
   const int count = rows > 0 ? rows : tile.rows;
   each_vector<T>(cols, [&](Index i, auto n) {
-    Vec<T> dw[2] = {}, db[2] = {}, w = {};
+    Wide<T> dw[wides_per_vector<T>] = {}, db[wides_per_vector<T>] = {};
+    Vec<T> w = {};
     if constexpr (has_weight) w = load(weight + first + i, n);
-    const auto one_row = [&](int r) {
+#pragma GCC unroll 8
+    for (int r = 0; r < count; ++r) {
       const RowGradient<T>& row = tile.row[r];
       const Vec<T> dy = load(tile.dy[r] + first + i, n);
       const Vec<T> x_hat =
           fma(load(tile.x[r] + first + i, n) - broadcast(row.center), broadcast(row.rstd), broadcast(row.shift));
-      dw[r / (tile_rows / 2)] = fma(dy, x_hat, dw[r / (tile_rows / 2)]);
-      db[r / (tile_rows / 2)] += dy;
+      each_part<T>(Full{}, [&](auto k, auto) {
+        const Wide<T> dy_part = widen_part<k.value>(dy);
+        dw[k.value] = multiply_add(dy_part, widen_part<k.value>(x_hat), dw[k.value]);
+        db[k.value] = db[k.value] + dy_part;
+      });
       Vec<T> g = dy - broadcast(row.mean_g);
       if constexpr (has_weight) g = fma(dy, w, broadcast(-row.mean_g));
       store(tile.dx[r] + first + i, fma(x_hat, broadcast(-row.mean_gx), g) * broadcast(row.rstd), n);
-    };
-    if constexpr (rows > 0) {
-#pragma GCC unroll 8
-      for (int r = 0; r < rows; ++r) one_row(r);
-    } else {
-      for (int r = 0; r < count; ++r) one_row(r);
     }
-    add_to_planes<T>(dweight + i, cols, dw[0] + dw[1], n);
-    add_to_planes<T>(dbias + i, cols, db[0] + db[1], n);
+    each_part<T>(n, [&](auto k, auto m) {
+      add_to_planes<T>(dweight + i + k.value * wide_lanes, cols, dw[k.value], m);
+      add_to_planes<T>(dbias + i + k.value * wide_lanes, cols, db[k.value], m);
+    });
   });
 }
 

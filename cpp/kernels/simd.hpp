@@ -186,6 +186,7 @@ NORMKIT_INLINE V two_product(V a, V b, V& error) {
   const V a_low = a - a_high, b_low = b - b_high;
   const V product = a * b;
   error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
+  error = error == error ? error : V{};  // the splitter overflows beyond 2^996; the product itself need not
   return product;
 }
 template <class V>

@@ -21,8 +21,7 @@ struct Sum {
 
 // Mean and Σ(x − mean)² of a block of elements.
 struct BlockMoments {
-  Sum mean;
-  double m2;
+  Sum mean, m2;
 };
 
 // Σ dy·weight and Σ dy·weight·(x − mean) of a block of elements.
@@ -54,7 +53,7 @@ struct GradientAffineColumns {
 
 // One value per column, in planes of length cols; the low planes are 0 for float data.
 struct ColumnMoments {
-  double *mean, *mean_lo, *m2;
+  double *mean, *mean_lo, *m2, *m2_lo;
 };
 struct ColumnMean {
   const double *mean, *mean_lo;
@@ -94,6 +93,9 @@ template <class T>
 struct RowGradient {
   T center, rstd, shift, mean_g, mean_gx;
 };
+
+// Rows that a tile of layer-norm backward takes at once; chunks of rows are whole tiles.
+inline constexpr int tile_rows = 8;
 
 // Planes of doubles that a column accumulator takes: a double for float data, a pair for double data.
 template <class T>
@@ -137,17 +139,19 @@ struct KernelSet {
 // Marks a row or channel that a kernel left alone.
 inline constexpr double out_of_range = -1.0;
 
-// rstd between these bounds keeps x − mean, its products and its squares inside the normal range of T;
-// beyond them the plans compute in a wider type.
+// rstd and |mean| within these bounds keep x − mean, its products and its squares inside the normal range of T; beyond
+// them the plans compute in a wider type.
 template <class T>
 struct SafeRange;
 template <>
 struct SafeRange<float> {
-  static constexpr double rstd_min = 0x1p-60, rstd_max = 0x1p60;
+  static constexpr double rstd_min = 0x1p-60, rstd_max = 0x1p60, mean_max = 0x1p120, coefficient_min = 0x1p-126,
+                          coefficient_max = 0x1p100;
 };
 template <>
 struct SafeRange<double> {
-  static constexpr double rstd_min = 0x1p-400, rstd_max = 0x1p400;
+  static constexpr double rstd_min = 0x1p-400, rstd_max = 0x1p400, mean_max = 0x1p900, coefficient_min = 0x1p-1022,
+                          coefficient_max = 0x1p900;
 };
 
 }  // namespace normkit

@@ -19,6 +19,12 @@ struct Wide<double> {
   Vec<double> hi, lo;
 };
 
+// A constant that travels as an argument's type.
+template <auto v>
+struct Constant {
+  static constexpr auto value = v;
+};
+
 constexpr Index wide_lanes = lanes<double>;
 template <class T>
 constexpr int wides_per_vector = static_cast<int>(lanes<T> / wide_lanes);
@@ -132,8 +138,8 @@ NORMKIT_INLINE Sum divide(Sum a, double n) {
 
 // 1 / sqrt(m2/count + eps), for double data right to a rounding: a Newton step on the residual 1 − (m2/count + eps)·r².
 template <class T>
-NORMKIT_INLINE double reciprocal_deviation(double m2, double count, double eps) {
-  const Sum var = divide<T>({m2, 0.0}, count);
+NORMKIT_INLINE double reciprocal_deviation(Sum m2, double count, double eps) {
+  const Sum var = divide<T>(m2, count);
   double var_rest, square_rest, product_rest;
   const double shifted = two_sum(var.hi, eps, var_rest), r = 1.0 / __builtin_sqrt(shifted);
   if constexpr (sizeof(T) == sizeof(float)) return r;
@@ -169,28 +175,27 @@ NORMKIT_INLINE void store_planes(double* hi, double* lo, Wide<T> value, N n) {
     store(lo, value.lo, n);
 }
 
-// Adds a vector of T to a column accumulator (see accumulator_planes): its planes are `cols` apart.
+// Adds to a column accumulator (see accumulator_planes); its planes are `cols` apart.
 template <class T, class N>
-NORMKIT_INLINE void add_to_planes(double* plane, Index cols, Vec<T> value, N n) {
-  const auto add_part = [&](Index at, Wide<T> part, auto m) {
-    double *hi = plane + at, *lo = sizeof(T) == sizeof(double) ? hi + cols : nullptr;
-    const Wide<T> sum = load_planes<T>(hi, lo, m) + part;
-    store(hi, sum.hi, m);
-    if constexpr (sizeof(T) == sizeof(double)) store(lo, sum.lo, m);
-  };
-  if constexpr (sizeof(T) == sizeof(double)) {
-    add_part(0, widen_part<0>(value), n);
+NORMKIT_INLINE void add_to_planes(double* plane, Index cols, Wide<T> value, N n) {
+  double* lo = sizeof(T) == sizeof(double) ? plane + cols : nullptr;
+  const Wide<T> sum = load_planes<T>(plane, lo, n) + value;
+  store(plane, sum.hi, n);
+  if constexpr (sizeof(T) == sizeof(double)) store(lo, sum.lo, n);
+}
+
+// body(k, n) for the wide parts k of a vector of which n lanes count; k is a Constant.
+template <class T, class N, class F>
+NORMKIT_INLINE void each_part(N n, F&& body) {
+  if constexpr (wides_per_vector<T> == 1) {
+    body(Constant<0>{}, n);
   } else if constexpr (is_part<N>) {
-    const Index count = n.n;
-    if (count <= wide_lanes) {
-      add_part(0, widen_part<0>(value), Part{count});
-    } else {
-      add_part(0, widen_part<0>(value), Full{});
-      add_part(wide_lanes, widen_part<1>(value), Part{count - wide_lanes});
-    }
+    if (n.n < wide_lanes) return body(Constant<0>{}, n);
+    body(Constant<0>{}, Full{});
+    if (n.n > wide_lanes) body(Constant<1>{}, Part{n.n - wide_lanes});
   } else {
-    add_part(0, widen_part<0>(value), n);
-    add_part(wide_lanes, widen_part<1>(value), n);
+    body(Constant<0>{}, n);
+    body(Constant<1>{}, n);
   }
 }
 

@@ -83,51 +83,79 @@ template <class T>
 class MatrixMoments {
  public:
   explicit MatrixMoments(const Matrix<T>& matrix, bool needed)
-      : matrix_(matrix), planes_(needed ? 3 * matrix.chunks() * matrix.cols() : 0) {}
+      : matrix_(matrix), planes_(needed ? 4 * matrix.chunks() * matrix.cols() : 0) {}
 
   void compute(const T* x, Index slab, Index chunk) const {
     const Piece piece = matrix_.piece(slab, chunk);
-    const ColumnMoments at = plane(chunk);
-    kernels<T>().column_moments(x + piece.offset, piece.block,
-                                {at.mean + piece.first_col, at.mean_lo + piece.first_col, at.m2 + piece.first_col});
+    kernels<T>().column_moments(x + piece.offset, piece.block, at(chunk, piece.first_col));
   }
 
   Moments<T> channel(Index channel, Index count) const {
     return merge<T>(count, [&](auto&& visit) {
       for (Index chunk = 0; chunk < matrix_.chunks(); ++chunk) {
-        const ColumnMoments at = plane(chunk);
         const Index rows = matrix_.rows_of(chunk);
-        matrix_.each_column(channel, chunk,
-                            [&](Index col) { visit(rows, BlockMoments{{at.mean[col], at.mean_lo[col]}, at.m2[col]}); });
+        matrix_.each_column(channel, chunk, [&](Index col) {
+          const ColumnMoments column = at(chunk, col);
+          visit(rows, BlockMoments{{*column.mean, *column.mean_lo}, {*column.m2, *column.m2_lo}});
+        });
       }
     });
   }
 
  private:
-  ColumnMoments plane(Index chunk) const {
-    double* first = planes_.data() + 3 * chunk * matrix_.cols();
-    return {first, first + matrix_.cols(), first + 2 * matrix_.cols()};
+  ColumnMoments at(Index chunk, Index col) const {
+    const Index cols = matrix_.cols();
+    double* first = planes_.data() + 4 * chunk * cols + col;
+    return {first, first + cols, first + 2 * cols, first + 3 * cols};
   }
+
   const Matrix<T>& matrix_;
   Scratch<double> planes_;
 };
 
-// Coefficients spread over the columns, in planes: those of Affine, or those of GradientAffine.
+// Coefficients spread over the columns, in planes: those of Affine, or those of GradientAffine. Columns without any
+// belong to channels that were computed in a wider type.
 template <class T>
 class Coefficients {
  public:
-  explicit Coefficients(const Matrix<T>& matrix) : matrix_(matrix), planes_(4 * matrix.cols()) {}
+  explicit Coefficients(const Matrix<T>& matrix)
+      : matrix_(matrix), planes_(4 * matrix.cols()), has_any_(matrix.cols()), complete_(matrix.slabs()) {
+    std::fill(complete_.data(), complete_.data() + matrix.slabs(), true);
+  }
 
-  void set(Index channel, const Affine<T>& value) const { set(channel, {value.center, value.scale, value.shift, 0}); }
+  void set(Index channel, const Affine<T>& value) const {
+    set(channel, GradientAffine<T>{value.center, value.scale, value.shift, 0});
+  }
   void set(Index channel, const GradientAffine<T>& value) const {
     const Index cols = matrix_.cols();
     matrix_.each_column(channel, [&](Index col) {
+      has_any_[col] = true;
       planes_[col] = value.center;
       planes_[cols + col] = value.scale;
       planes_[2 * cols + col] = value.dy_center;
       planes_[3 * cols + col] = value.dy_scale;
     });
   }
+  void leave_out(Index slab, Index channel) const {
+    complete_[slab] = false;
+    matrix_.each_column(channel, [&](Index col) { has_any_[col] = false; });
+  }
+
+  // body(part) for the parts of a piece whose columns have coefficients.
+  template <class F>
+  void each_part(Index slab, const Piece& piece, F&& body) const {
+    if (complete_[slab]) return body(piece);
+    const Index end = piece.first_col + piece.block.cols;
+    for (Index begin = piece.first_col; begin < end;) {
+      Index stop = begin;
+      while (stop < end && has_any_[stop]) ++stop;
+      if (stop > begin)
+        body(
+            Piece{piece.offset + begin - piece.first_col, begin, {piece.block.rows, piece.block.stride, stop - begin}});
+      begin = stop + 1;
+    }
+  }
+
   AffineColumns<T> affine(Index first_col) const {
     const T* p = planes_.data() + first_col;
     return {p, p + matrix_.cols(), p + 2 * matrix_.cols()};
@@ -140,16 +168,8 @@ class Coefficients {
  private:
   const Matrix<T>& matrix_;
   Scratch<T> planes_;
+  Scratch<bool> has_any_, complete_;
 };
-
-// The channels that need a wider type, done after all others: their elements lie between those of their neighbours.
-template <class F>
-void each_left_over(const Team& team, Index channels, const Scratch<bool>& left_over, F&& body) {
-  team.barrier();
-  const Share mine = team.share(channels);
-  for (Index channel = mine.begin; channel < mine.end; ++channel)
-    if (left_over[channel]) body(channel);
-}
 
 }  // namespace
 
@@ -159,7 +179,6 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
   const Matrix<T> matrix(args.shape);
   const MatrixMoments<T> moments(matrix, training);
   const Coefficients<T> coefficients(matrix);
-  const Scratch<bool> left_over(args.shape.channels);
   const auto statistics = [&](Index slab, Index chunk) {
     if (training) moments.compute(args.x, slab, chunk);
   };
@@ -168,35 +187,26 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
     for (Index channel = channels.begin; channel < channels.end; ++channel) {
       const Moments<T> merged = training ? moments.channel(channel, args.shape.per_channel())
                                          : Moments<T>{{args.mean[channel], 0.0}, args.var[channel]};
-      left_over[channel] = !channel_fits(args, channel, merged);
-      const Affine<T> a = left_over[channel] ? Affine<T>{0, 1, 0} : channel_affine(args, channel, merged);
-      coefficients.set(channel, a);
+      if (channel_fits(args, channel, merged)) {
+        coefficients.set(channel, channel_affine(args, channel, merged));
+      } else {
+        const Index first = matrix.channel_offset(channel);
+        careful_channel(args, channel, args.x + first, args.y + first, matrix.channel_runs(), training);
+        coefficients.leave_out(slab, channel);
+      }
     }
   };
   const auto apply = [&](Index slab, Index chunk) {
-    const Piece piece = matrix.piece(slab, chunk);
-    kernel.column_affine(args.x + piece.offset, args.y + piece.offset, piece.block,
-                         coefficients.affine(piece.first_col));
-  };
-  parallel(threads, [&](const Team& team) {
-    two_sweeps(team, matrix.slabs(), matrix.chunks(), statistics, finish, apply);
-    // A left-over channel of y is a copy of x by now.
-    each_left_over(team, args.shape.channels, left_over, [&](Index channel) {
-      T* y = args.y + matrix.channel_offset(channel);
-      careful_channel(args, channel, y, y, matrix.channel_runs(), training);
+    coefficients.each_part(slab, matrix.piece(slab, chunk), [&](const Piece& part) {
+      kernel.column_affine(args.x + part.offset, args.y + part.offset, part.block, coefficients.affine(part.first_col));
     });
-  });
+  };
+  parallel(threads,
+           [&](const Team& team) { two_sweeps(team, matrix.slabs(), matrix.chunks(), statistics, finish, apply); });
 }
 
 template <class T>
 void backward_by_columns(const BatchNormBackward<T>& args, bool training, int threads) {
-  if (training && args.dx == args.x && !all_gradients_fit(args)) {
-    const Scratch<T> x(args.shape.size());
-    std::copy(args.x, args.x + args.shape.size(), x.data());
-    BatchNormBackward<T> apart = args;
-    apart.x = x.data();
-    return backward_by_columns(apart, training, threads);
-  }
   constexpr bool refines = std::is_same_v<T, double>;
   const Kernels<T>& kernel = kernels<T>();
   const Matrix<T> matrix(args.shape);
@@ -204,7 +214,6 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
   const MatrixMoments<T> moments(matrix, refines && training);
   const Coefficients<T> coefficients(matrix);
   const Scratch<double> means(2 * cols), sums(4 * cols * matrix.chunks());
-  const Scratch<bool> left_over(args.shape.channels);
   const auto column_sums = [&](Index chunk, Index col) -> ColumnGradientSums {
     double* p = sums.data() + 4 * cols * chunk + col;
     return {p, p + cols, p + 2 * cols, p + 3 * cols};
@@ -237,27 +246,25 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
           total.add({{*at.g, *at.g_lo}, {*at.gd, *at.gd_lo}});
         });
       const GradientAffine<T> gradient = channel_gradient(args, channel, mean_of(channel), total);
-      left_over[channel] = !gradient_fits(args, channel);
-      if (left_over[channel]) {
-        const Index first = matrix.channel_offset(channel);
-        careful_parameter_gradients(args, channel, args.dy + first, args.x + first, matrix.channel_runs());
+      if (!gradient_fits(args, channel, gradient)) {
+        careful_channel_gradients(args, channel, matrix.channel_offset(channel), matrix.channel_runs(), training);
+        coefficients.leave_out(slab, channel);
+      } else if (training) {
+        coefficients.set(channel, gradient);
+      } else {
+        coefficients.set(channel, Affine<T>{0, gradient.dy_scale, 0});
       }
-      // A left-over channel of dx becomes a copy of dy.
-      const GradientAffine<T> used = left_over[channel] ? GradientAffine<T>{0, 0, 0, 1} : gradient;
-      if (training)
-        coefficients.set(channel, used);
-      else
-        coefficients.set(channel, Affine<T>{0, used.dy_scale, 0});
     }
   };
   const auto apply = [&](Index slab, Index chunk) {
-    const Piece piece = matrix.piece(slab, chunk);
-    if (training)
-      kernel.column_gradient_affine(args.dy + piece.offset, args.x + piece.offset, args.dx + piece.offset, piece.block,
-                                    coefficients.gradient(piece.first_col));
-    else
-      kernel.column_affine(args.dy + piece.offset, args.dx + piece.offset, piece.block,
-                           coefficients.affine(piece.first_col));
+    coefficients.each_part(slab, matrix.piece(slab, chunk), [&](const Piece& part) {
+      const T* dy = args.dy + part.offset;
+      T* dx = args.dx + part.offset;
+      if (training)
+        kernel.column_gradient_affine(dy, args.x + part.offset, dx, part.block, coefficients.gradient(part.first_col));
+      else
+        kernel.column_affine(dy, dx, part.block, coefficients.affine(part.first_col));
+    });
   };
   for (Index channel = 0; channel < args.shape.channels; ++channel) set_mean(channel, {args.mean[channel], 0.0});
   parallel(threads, [&](const Team& team) {
@@ -268,11 +275,6 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
       team.barrier();
     }
     two_sweeps(team, matrix.slabs(), matrix.chunks(), gradient_sums, finish, apply);
-    each_left_over(team, args.shape.channels, left_over, [&](Index channel) {
-      const Index first = matrix.channel_offset(channel);
-      T* dx = args.dx + first;
-      careful_input_gradient(args, channel, dx, args.x + first, dx, matrix.channel_runs(), training);
-    });
   });
 }
 

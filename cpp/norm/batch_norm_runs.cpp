@@ -106,16 +106,11 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
         kernel.gradient_sums(args.dy + first, args.x + first, nullptr, pieces.runs(piece), means[channel]);
   };
   const auto finish = [&](Index channel) {
-    const Index first = pieces.offset(channel, 0);
-    done[channel] = !gradient_fits(args, channel);
-    if (done[channel]) {
-      careful_parameter_gradients(args, channel, args.dy + first, args.x + first, pieces.whole());
-      careful_input_gradient(args, channel, args.dy + first, args.x + first, args.dx + first, pieces.whole(), training);
-      return;
-    }
     ChannelSums<T> total;
     for (Index piece = 0; piece < pieces.count(); ++piece) total.add(parts[channel * pieces.count() + piece]);
     affine[channel] = channel_gradient(args, channel, means[channel], total);
+    done[channel] = !gradient_fits(args, channel, affine[channel]);
+    if (done[channel]) careful_channel_gradients(args, channel, pieces.offset(channel, 0), pieces.whole(), training);
   };
   const auto apply = [&](Index channel, Index piece) {
     if (done[channel]) return;

@@ -1,17 +1,12 @@
-// Rows and channels whose statistics leave the range of T (|x| near 1e19 and beyond for float, or variances that
+// Rows and channels whose statistics leave the range of T (|x| near 1e18 and beyond for float, or variances that
 // vanish beside a vanishing eps): the same formulas, element by element, in a wider type. Slow and rare.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
 
 #include "norm/merge.hpp"
 
 namespace normkit {
-
-template <class T>
-struct CarefulMoments {
-  Wider<T> mean, var, rstd;
-};
 
 template <class F>
 void each_element(Runs runs, F&& body) {
@@ -19,47 +14,90 @@ void each_element(Runs runs, F&& body) {
     for (Index i = 0; i < runs.inner; ++i) body(o * runs.stride + i);
 }
 
+// Statistics of x·2^−exponent, which keeps squares of double data in range; a double holds the squares of any float.
+template <class T>
+struct CarefulMoments {
+  using W = Wider<T>;
+  W mean, var, rstd;
+  int exponent;
+
+  W x_hat(T x) const { return (W(std::scalbn(static_cast<double>(x), -exponent)) - mean) * rstd; }
+
+  // In units of x.
+  double mean_of_x() const { return static_cast<double>(scaled(mean, exponent)); }
+  double var_of_x() const { return static_cast<double>(scaled(var, 2 * exponent)); }
+  double rstd_of_x() const { return static_cast<double>(scaled(rstd, -exponent)); }
+};
+
+template <class T>
+int careful_exponent(const T* x, Runs runs, double eps) {
+  if constexpr (std::is_same_v<T, float>) return 0;
+  double largest = 0.0;
+  each_element(runs, [&](Index i) { largest = std::max(largest, std::fabs(static_cast<double>(x[i]))); });
+  if (!std::isfinite(largest) || largest == 0.0) return 0;
+  const int exponent = std::ilogb(largest);
+  return std::isfinite(std::scalbn(eps, -2 * exponent)) ? exponent : 0;  // else eps is all that counts
+}
+
 template <class T>
 CarefulMoments<T> careful_moments(const T* x, Runs runs, double eps) {
   using W = Wider<T>;
-  const W count = static_cast<W>(runs.outer * runs.inner);
-  W sum = 0, rest = 0, squares = 0;
-  each_element(runs, [&](Index i) { sum += W(x[i]); });
-  const W first = sum / count;
-  each_element(runs, [&](Index i) { rest += W(x[i]) - first; });
-  const W mean = first + rest / count;
-  each_element(runs, [&](Index i) { squares += (W(x[i]) - mean) * (W(x[i]) - mean); });
+  const int exponent = careful_exponent(x, runs, eps);
+  const auto value = [&](Index i) { return W(std::scalbn(static_cast<double>(x[i]), -exponent)); };
+  const W count = static_cast<double>(runs.outer * runs.inner);
+  W sum = 0.0, squares = 0.0;
+  each_element(runs, [&](Index i) { sum += value(i); });
+  const W mean = sum / count;
+  each_element(runs, [&](Index i) { squares += (value(i) - mean) * (value(i) - mean); });
   const W var = squares / count;
-  return {mean, var, 1 / std::sqrt(var + W(eps))};
+  // Equal values: eps is all that there is, and must not vanish by the scaling.
+  if (static_cast<double>(var) == 0.0) return {scaled(mean, exponent), var, reciprocal_root(W(eps)), 0};
+  return {mean, var, reciprocal_root(var + W(std::scalbn(eps, -2 * exponent))), exponent};
+}
+
+// Statistics that do not come from x.
+template <class T>
+CarefulMoments<T> careful_constants(double mean, double var, Wider<T> rstd) {
+  using W = Wider<T>;
+  const int exponent = std::fabs(mean) > 0x1p1000 ? 4 : 0;  // x − mean must not overflow
+  return {scaled(W(mean), -exponent), scaled(W(var), -2 * exponent), scaled(rstd, exponent), exponent};
 }
 
 // weight(i) and bias(i): the parameters of the i-th element.
 template <class T, class Weight, class Bias>
-void careful_normalize(const T* x, T* y, Runs runs, Wider<T> mean, Wider<T> rstd, Weight&& weight, Bias&& bias) {
+void careful_normalize(const T* x, T* y, Runs runs, const CarefulMoments<T>& moments, Weight&& weight, Bias&& bias) {
+  using W = Wider<T>;
   each_element(runs, [&](Index i) {
-    y[i] = static_cast<T>((Wider<T>(x[i]) - mean) * rstd * Wider<T>(weight(i)) + Wider<T>(bias(i)));
+    y[i] = rounded<T>(moments.x_hat(x[i]) * W(static_cast<double>(weight(i))) + W(static_cast<double>(bias(i))));
   });
 }
 
-// Gradients of one row or channel; visit(i, dy, x̂) sees every element before dx is written.
-template <class T, class Weight, class Visit>
-void careful_gradients(const T* dy, const T* x, T* dx, Runs runs, double mean, double rstd, Weight&& weight,
-                       Visit&& visit) {
+// What dx = rstd·(g − mean(g) − x̂·mean(g·x̂)) of a row or channel needs, besides its element.
+template <class T>
+struct CarefulGradient {
+  CarefulMoments<T> moments;
+  double rstd;
+  Wider<T> mean_g, mean_gx;
+
+  T dx(Wider<T> g, Wider<T> x_hat) const { return rounded<T>(Wider<T>(rstd) * (g - mean_g - x_hat * mean_gx)); }
+};
+
+// mean and rstd are what the forward pass rounded to double.
+template <class T, class Weight>
+CarefulGradient<T> careful_gradient(const T* dy, const T* x, Runs runs, double mean, double rstd, Weight&& weight) {
   using W = Wider<T>;
-  const W count = static_cast<W>(runs.outer * runs.inner);
-  W mean_g = 0, mean_gx = 0;
+  CarefulMoments<T> moments = careful_moments(x, runs, 0.0);
+  const Sum exact = sum_of(scaled(moments.mean, moments.exponent));
+  if (refine_mean(mean, exact).lo != exact.hi - mean + exact.lo) moments.mean = W(std::scalbn(mean, -moments.exponent));
+  moments.rstd = W(std::scalbn(rstd, moments.exponent));
+  const W count = static_cast<double>(runs.outer * runs.inner);
+  W g_sum = 0.0, gx_sum = 0.0;
   each_element(runs, [&](Index i) {
-    const W x_hat = (W(x[i]) - W(mean)) * W(rstd), g = W(dy[i]) * W(weight(i));
-    mean_g += g;
-    mean_gx += g * x_hat;
-    visit(i, W(dy[i]), x_hat);
+    const W g = W(static_cast<double>(dy[i])) * W(static_cast<double>(weight(i)));
+    g_sum += g;
+    gx_sum += g * moments.x_hat(x[i]);
   });
-  mean_g /= count;
-  mean_gx /= count;
-  each_element(runs, [&](Index i) {
-    const W x_hat = (W(x[i]) - W(mean)) * W(rstd), g = W(dy[i]) * W(weight(i));
-    dx[i] = static_cast<T>(W(rstd) * (g - mean_g - x_hat * mean_gx));
-  });
+  return {moments, rstd, g_sum / count, gx_sum / count};
 }
 
 }  // namespace normkit

@@ -20,19 +20,19 @@ template <class T>
 Affine<T> channel_affine(const BatchNormForward<T>& args, Index channel, const Moments<T>& moments) {
   using W = Wider<T>;
   const T center = static_cast<T>(moments.mean.hi);
-  const W c = (W(moments.mean.hi) - W(center)) + W(moments.mean.lo);
-  const W scale = W(weight_of(args.weight, channel)) / std::sqrt(moments.var + W(args.eps));
-  const W bias = args.bias ? args.bias[channel] : T(0);
-  return {center, static_cast<T>(scale), static_cast<T>(bias - c * scale)};
+  const W c = W(moments.mean.hi - static_cast<double>(center)) + W(moments.mean.lo);
+  const W scale = W(weight_of(args.weight, channel)) * reciprocal_root(moments.var + W(args.eps));
+  const W bias = args.bias ? static_cast<double>(args.bias[channel]) : 0.0;
+  return {center, rounded<T>(scale), rounded<T>(bias - c * scale)};
 }
 
 // Σ dy and Σ dy·(x − mean) of a channel.
 template <class T>
 struct ChannelSums {
-  Wider<T> g = 0, gd = 0;
+  Wider<T> g = 0.0, gd = 0.0;
   void add(const GradientSums& part) {
-    g += Wider<T>(part.g.hi) + Wider<T>(part.g.lo);
-    gd += Wider<T>(part.gd.hi) + Wider<T>(part.gd.lo);
+    g += widened<T>(part.g);
+    gd += widened<T>(part.gd);
   }
 };
 
@@ -41,21 +41,21 @@ template <class T>
 GradientAffine<T> channel_gradient(const BatchNormBackward<T>& args, Index channel, Sum mean,
                                    const ChannelSums<T>& sums) {
   using W = Wider<T>;
-  const W rstd = args.rstd[channel], count = static_cast<W>(args.shape.per_channel());
-  args.dweight[channel] = static_cast<T>(sums.gd * rstd);
-  args.dbias[channel] = static_cast<T>(sums.g);
+  const W rstd = args.rstd[channel], count = static_cast<double>(args.shape.per_channel());
+  args.dweight[channel] = rounded<T>(sums.gd * rstd);
+  args.dbias[channel] = rounded<T>(sums.g);
   const T center = static_cast<T>(mean.hi);
-  const W c = (W(mean.hi) - W(center)) + W(mean.lo);
+  const W c = W(mean.hi - static_cast<double>(center)) + W(mean.lo);
   const W scale = -(sums.gd / count) * rstd * rstd;
-  return {center, static_cast<T>(scale), static_cast<T>(sums.g / count + scale * c),
-          static_cast<T>(W(weight_of(args.weight, channel)) * rstd)};
+  return {center, rounded<T>(scale), rounded<T>(sums.g / count + scale * c),
+          rounded<T>(W(weight_of(args.weight, channel)) * rstd)};
 }
 
-// The weight may take a scale out of the range of T though rstd is inside.
+// Whether a coefficient keeps all its digits in T and its products stay finite.
 template <class T>
-bool scale_fits(double scale) {
-  const double size = std::fabs(scale);
-  return size == 0.0 || !(size < SafeRange<T>::rstd_min || size > SafeRange<T>::rstd_max);
+bool coefficient_fits(double value) {
+  const double size = std::fabs(value);
+  return size == 0.0 || !(size < SafeRange<T>::coefficient_min || size > SafeRange<T>::coefficient_max);
 }
 
 // Stores what the caller learns of a channel; false where the channel has to be computed in a wider type.
@@ -64,63 +64,54 @@ bool channel_fits(const BatchNormForward<T>& args, Index channel, const Moments<
   args.mean[channel] = moments.mean.hi;
   args.var[channel] = static_cast<double>(moments.var);
   args.rstd[channel] = moments.rstd(args.eps);
-  return args.rstd[channel] != out_of_range && scale_fits<T>(args.rstd[channel] * weight_of(args.weight, channel));
+  return args.rstd[channel] != out_of_range &&
+         coefficient_fits<T>(args.rstd[channel] * weight_of(args.weight, channel));
 }
 
 template <class T>
-bool gradient_fits(const BatchNormBackward<T>& args, Index channel) {
-  const double rstd = args.rstd[channel];
-  return !is_out_of_range<T>(rstd) && scale_fits<T>(rstd * weight_of(args.weight, channel));
-}
-
-template <class T>
-bool all_gradients_fit(const BatchNormBackward<T>& args) {
-  for (Index channel = 0; channel < args.shape.channels; ++channel)
-    if (!gradient_fits(args, channel)) return false;
-  return true;
+bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const GradientAffine<T>& gradient) {
+  return !is_out_of_range<T>(args.rstd[channel]) && coefficient_fits<T>(gradient.scale) &&
+         coefficient_fits<T>(gradient.dy_center) && coefficient_fits<T>(gradient.dy_scale);
 }
 
 // A channel in a wider type; y may be x.
 template <class T>
 void careful_channel(const BatchNormForward<T>& args, Index channel, const T* x, T* y, Runs runs, bool training) {
   using W = Wider<T>;
-  W mean = args.mean[channel], rstd = 1 / std::sqrt(W(args.var[channel]) + W(args.eps));
+  const auto given = [&] {
+    const double var = args.var[channel];
+    return careful_constants<T>(args.mean[channel], var, reciprocal_root(W(var) + W(args.eps)));
+  };
+  const CarefulMoments<T> moments = training ? careful_moments(x, runs, args.eps) : given();
   if (training) {
-    const CarefulMoments<T> moments = careful_moments(x, runs, args.eps);
-    mean = moments.mean, rstd = moments.rstd;
-    args.mean[channel] = static_cast<double>(mean);
-    args.var[channel] = static_cast<double>(moments.var);
+    args.mean[channel] = moments.mean_of_x();
+    args.var[channel] = moments.var_of_x();
   }
-  args.rstd[channel] = static_cast<double>(rstd);
+  args.rstd[channel] = moments.rstd_of_x();
   const T weight = args.weight ? args.weight[channel] : T(1), bias = args.bias ? args.bias[channel] : T(0);
-  careful_normalize(x, y, runs, mean, rstd, [&](Index) { return weight; }, [&](Index) { return bias; });
+  careful_normalize(x, y, runs, moments, [&](Index) { return weight; }, [&](Index) { return bias; });
 }
 
-// dweight and dbias of a channel.
+// All gradients of a channel in a wider type. first: where the channel starts in dy, x and dx; dx may be dy or x.
 template <class T>
-void careful_parameter_gradients(const BatchNormBackward<T>& args, Index channel, const T* dy, const T* x, Runs runs) {
+void careful_channel_gradients(const BatchNormBackward<T>& args, Index channel, Index first, Runs runs, bool training) {
   using W = Wider<T>;
-  const W mean = args.mean[channel], rstd = args.rstd[channel];
-  W dweight = 0, dbias = 0;
+  const T *dy = args.dy + first, *x = args.x + first;
+  T* dx = args.dx + first;
+  const double mean = args.mean[channel], rstd = args.rstd[channel];
+  CarefulGradient<T> gradient{careful_constants<T>(mean, 0.0, W(rstd)), rstd, 0.0, 0.0};
+  if (training) gradient = careful_gradient(dy, x, runs, mean, rstd, [](Index) { return 1.0; });
+  const W dy_scale = W(weight_of(args.weight, channel)) * W(rstd);
+  W dweight = 0.0, dbias = 0.0;
   each_element(runs, [&](Index i) {
-    dweight += W(dy[i]) * ((W(x[i]) - mean) * rstd);
-    dbias += W(dy[i]);
+    const W dy_i = static_cast<double>(dy[i]), x_hat = gradient.moments.x_hat(x[i]);
+    dweight += dy_i * x_hat;
+    dbias += dy_i;
+    const W g = training ? dy_i - gradient.mean_g - x_hat * gradient.mean_gx : dy_i;
+    dx[i] = rounded<T>(g * dy_scale);
   });
-  args.dweight[channel] = static_cast<T>(dweight);
-  args.dbias[channel] = static_cast<T>(dbias);
-}
-
-// dx of a channel; dx may be dy or x, and x is not read unless training.
-template <class T>
-void careful_input_gradient(const BatchNormBackward<T>& args, Index channel, const T* dy, const T* x, T* dx, Runs runs,
-                            bool training) {
-  using W = Wider<T>;
-  const W weight = weight_of(args.weight, channel), rstd = args.rstd[channel];
-  if (training)
-    careful_gradients(
-        dy, x, dx, runs, args.mean[channel], args.rstd[channel], [&](Index) { return weight; }, [](Index, W, W) {});
-  else
-    each_element(runs, [&](Index i) { dx[i] = static_cast<T>(W(dy[i]) * weight * rstd); });
+  args.dweight[channel] = rounded<T>(dweight);
+  args.dbias[channel] = rounded<T>(dbias);
 }
 
 }  // namespace normkit

@@ -4,6 +4,7 @@
 // Long rows are cut into chunks that fit the first-level cache; their statistics are merged in chunk order, so that a
 // single row of a million elements uses every thread and still has one result.
 #include <cmath>
+#include <vector>
 
 #include "kernels/coefficients.hpp"
 #include "norm/careful.hpp"
@@ -35,11 +36,10 @@ void careful_row(const LayerNormForward<T>& args, Index row) {
   const T* x = args.x + row * args.cols;
   const Runs runs{1, 0, args.cols};
   const CarefulMoments<T> moments = careful_moments(x, runs, args.eps);
-  args.mean[row] = static_cast<double>(moments.mean);
-  args.rstd[row] = static_cast<double>(moments.rstd);
+  args.mean[row] = moments.mean_of_x();
+  args.rstd[row] = moments.rstd_of_x();
   careful_normalize(
-      x, args.y + row * args.cols, runs, moments.mean, moments.rstd,
-      [&](Index i) { return args.weight ? args.weight[i] : T(1); },
+      x, args.y + row * args.cols, runs, moments, [&](Index i) { return args.weight ? args.weight[i] : T(1); },
       [&](Index i) { return args.bias ? args.bias[i] : T(0); });
 }
 
@@ -49,7 +49,7 @@ void short_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   parallel(threads, [&](const Team& team) {
     const Share mine = team.share(rows);
     Index left_alone = kernel.layer_norm_rows(args, mine.begin, mine.end);
-    for (Index r = mine.begin; left_alone > 0; ++r)
+    for (Index r = mine.begin; left_alone > 0 && r < mine.end; ++r)
       if (args.rstd[r] == out_of_range) {
         careful_row(args, r);
         --left_alone;
@@ -57,7 +57,7 @@ void short_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   });
 }
 
-// The statistics of all chunks of all rows: (rows, chunks).
+// The statistics of some chunks of the rows; parts: (rows, chunks).
 template <class T>
 void chunk_moments(const T* x, Index cols, Share pieces, BlockMoments* parts) {
   const Kernels<T>& kernel = kernels<T>();
@@ -83,8 +83,8 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   const Scratch<Affine<T>> affine(rows);
   const Scratch<bool> done(rows);
   const auto statistics = [&](Index row, Index chunk) {
-    const T* x = args.x + row * cols + chunk * chunk_cols<T>;
-    parts[row * chunks + chunk] = kernel.moments(x, {1, 0, chunk_length<T>(cols, chunk)});
+    const Index piece = row * chunks + chunk;
+    chunk_moments(args.x, cols, {piece, piece + 1}, parts.data());
   };
   const auto finish = [&](Index row) {
     const Moments<T> moments = merge_chunks<T>(cols, parts.data() + row * chunks);
@@ -105,15 +105,31 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
 }
 
 template <class T>
-void careful_row_gradients(const LayerNormBackward<T>& args, Index row, double* dweight, double* dbias) {
+CarefulGradient<T> careful_row_gradient(const LayerNormBackward<T>& args, Index row) {
   const Index at = row * args.cols;
-  careful_gradients(
-      args.dy + at, args.x + at, args.dx + at, {1, 0, args.cols}, args.mean[row], args.rstd[row],
-      [&](Index i) { return args.weight ? args.weight[i] : T(1); },
-      [&](Index i, Wider<T> dy, Wider<T> x_hat) {
-        dweight[i] += static_cast<double>(dy * x_hat);
-        dbias[i] += static_cast<double>(dy);
-      });
+  return careful_gradient(args.dy + at, args.x + at, {1, 0, args.cols}, args.mean[row], args.rstd[row],
+                          [&](Index i) { return args.weight ? args.weight[i] : T(1); });
+}
+
+// dx of a row in the columns [first, first + cols), and its part in their accumulators.
+template <class T>
+void careful_columns(const LayerNormBackward<T>& args, Index row, const CarefulGradient<T>& gradient, Index first,
+                     Index cols, double* dweight, double* dbias) {
+  using W = Wider<T>;
+  const auto accumulate = [&](double* plane, Index i, const W& value) {
+    const Sum sum{plane[i], std::is_same_v<T, double> ? plane[cols + i] : 0.0};
+    const Sum total = sum_of(widened<T>(sum) + value);
+    plane[i] = total.hi;
+    if (std::is_same_v<T, double>) plane[cols + i] = total.lo;
+  };
+  for (Index i = 0; i < cols; ++i) {
+    const Index at = row * args.cols + first + i;
+    const W dy = static_cast<double>(args.dy[at]), x_hat = gradient.moments.x_hat(args.x[at]);
+    const W weight = args.weight ? static_cast<double>(args.weight[first + i]) : 1.0;
+    accumulate(dweight, i, dy * x_hat);
+    accumulate(dbias, i, dy);
+    args.dx[at] = gradient.dx(dy * weight, x_hat);
+  }
 }
 
 // Adds up the accumulators of all row chunks, each (2, planes, cols), in chunk order.
@@ -121,24 +137,24 @@ template <class T>
 void combine(const double* partials, Index chunks, Index cols, Share columns, T* dweight, T* dbias) {
   constexpr Index planes = accumulator_planes<T>;
   for (Index j = columns.begin; j < columns.end; ++j) {
-    Wider<T> sums[2] = {};
+    Wider<T> sums[2] = {0.0, 0.0};
     for (Index chunk = 0; chunk < chunks; ++chunk)
       for (Index which = 0; which < 2; ++which)
         for (Index plane = 0; plane < planes; ++plane)
           sums[which] += partials[((chunk * 2 + which) * planes + plane) * cols + j];
-    dweight[j] = static_cast<T>(sums[0]);
-    dbias[j] = static_cast<T>(sums[1]);
+    dweight[j] = rounded<T>(sums[0]);
+    dbias[j] = rounded<T>(sums[1]);
   }
 }
 
 // Rows in chunks whose number depends on the shape alone; each chunk has accumulators of its own for dweight and dbias.
 template <class T>
 void backward_by_rows(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
-  constexpr Index bytes_per_chunk = 256 * 1024, most_chunks = 64, tile = 8;
+  constexpr Index bytes_per_chunk = 256 * 1024, most_chunks = 64;
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, bytes = rows * cols * static_cast<Index>(sizeof(T));
   const Index wanted = std::clamp<Index>(bytes / bytes_per_chunk, 1, most_chunks);
-  const Index rows_each = ((rows + wanted - 1) / wanted + tile - 1) / tile * tile;
+  const Index rows_each = ((rows + wanted - 1) / wanted + tile_rows - 1) / tile_rows * tile_rows;
   const Index chunks = (rows + rows_each - 1) / rows_each, width = accumulator_planes<T> * cols;
   const Scratch<double> partials(chunks * 2 * width);
   parallel(threads, [&](const Team& team) {
@@ -148,15 +164,32 @@ void backward_by_rows(const LayerNormBackward<T>& args, Index rows, T* dweight, 
       std::fill(dw, dw + 2 * width, 0.0);
       const Index begin = chunk * rows_each, end = std::min(rows, begin + rows_each);
       Index left_alone = kernel.layer_norm_backward_rows(args, begin, end, dw, db);
-      for (Index r = begin; left_alone > 0; ++r)
+      for (Index r = begin; left_alone > 0 && r < end; ++r)
         if (is_out_of_range<T>(args.rstd[r])) {
-          careful_row_gradients(args, r, dw, db);
+          careful_columns(args, r, careful_row_gradient(args, r), 0, cols, dw, db);
           --left_alone;
         }
     }
     team.barrier();
     combine(partials.data(), chunks, cols, team.share(cols), dweight, dbias);
   });
+}
+
+// The means of all rows: what the forward pass gave, refined where a double is not enough.
+template <class T>
+void refine_means(const LayerNormBackward<T>& args, Index rows, const Team& team, BlockMoments* parts, Sum* means) {
+  const Index chunks = chunks_of<T>(args.cols);
+  const Share my_rows = team.share(rows);
+  if constexpr (std::is_same_v<T, double>) {
+    chunk_moments(args.x, args.cols, team.share(rows * chunks), parts);
+    team.barrier();
+  }
+  for (Index r = my_rows.begin; r < my_rows.end; ++r) {
+    means[r] = {args.mean[r], 0.0};
+    if constexpr (std::is_same_v<T, double>)
+      means[r] = refine_mean(args.mean[r], merge_chunks<T>(args.cols, parts + r * chunks).mean);
+  }
+  team.barrier();
 }
 
 // Few long rows: the sums of every row first, then blocks of columns, each over all rows.
@@ -168,52 +201,44 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
   const Scratch<GradientSums> parts(rows * chunks);
   const Scratch<BlockMoments> block_moments(std::is_same_v<T, double> ? rows * chunks : 0);
   const Scratch<RowGradient<T>> gradients(rows);
-  const Scratch<double> sums(2 * planes * cols);
   const Scratch<Sum> means(rows);
-  const auto accumulators = [&](Index block) { return sums.data() + block * block_cols * 2 * planes; };
-  parallel(threads, [&](const Team& team) {
-    const Share pieces = team.share(rows * chunks), my_rows = team.share(rows), my_blocks = team.share(blocks);
-    if constexpr (std::is_same_v<T, double>) {
-      chunk_moments(args.x, cols, pieces, block_moments.data());
-      team.barrier();
-    }
-    for (Index r = my_rows.begin; r < my_rows.end; ++r) {
-      means[r] = {args.mean[r], 0.0};
-      if constexpr (std::is_same_v<T, double>)
-        means[r] = refine_mean(args.mean[r], merge_chunks<T>(cols, block_moments.data() + r * chunks).mean);
-    }
-    team.barrier();
-    for (Index piece = pieces.begin; piece < pieces.end; ++piece) {
-      const Index row = piece / chunks, chunk = piece % chunks, first = chunk * chunk_cols<T>;
-      parts[piece] = kernel.gradient_sums(args.dy + row * cols + first, args.x + row * cols + first,
-                                          args.weight ? args.weight + first : nullptr,
-                                          {1, 0, chunk_length<T>(cols, chunk)}, means[row]);
-    }
-    team.barrier();
-    for (Index r = my_rows.begin; r < my_rows.end; ++r) {
-      Wider<T> g = 0, gd = 0;
-      for (Index chunk = 0; chunk < chunks; ++chunk) {
-        const GradientSums& part = parts[r * chunks + chunk];
-        g += Wider<T>(part.g.hi) + part.g.lo;
-        gd += Wider<T>(part.gd.hi) + part.gd.lo;
-      }
-      const GradientSums row_sums{{static_cast<double>(g), 0.0}, {static_cast<double>(gd), 0.0}};
-      gradients[r] = row_gradient<T>(row_sums, means[r], args.rstd[r], static_cast<double>(cols));
-    }
-    team.barrier();
-    for (Index block = my_blocks.begin; block < my_blocks.end; ++block) {
-      const Index first = block * block_cols, count = std::min(block_cols, cols - first);
-      double *dw = accumulators(block), *db = dw + planes * count;
-      std::fill(dw, dw + 2 * planes * count, 0.0);
-      kernel.layer_norm_backward_columns(args, rows, first, count, gradients.data(), dw, db);
-      combine(dw, 1, count, {0, count}, dweight + first, dbias + first);
-    }
-  });
-}
+  const Scratch<double> accumulators(threads * 2 * planes * block_cols);
+  std::vector<CarefulGradient<T>> careful;
+  for (Index r = 0; r < rows; ++r)
+    if (is_out_of_range<T>(args.rstd[r])) careful.push_back(careful_row_gradient(args, r));
 
-template <class T>
-bool any_out_of_range(const LayerNormBackward<T>& args, Index rows) {
-  return std::any_of(args.rstd, args.rstd + rows, [](double rstd) { return is_out_of_range<T>(rstd); });
+  const auto sums = [&](Index row, Index chunk) {
+    const Index first = chunk * chunk_cols<T>;
+    parts[row * chunks + chunk] = kernel.gradient_sums(args.dy + row * cols + first, args.x + row * cols + first,
+                                                       args.weight ? args.weight + first : nullptr,
+                                                       {1, 0, chunk_length<T>(cols, chunk)}, means[row]);
+  };
+  const auto finish = [&](Index row) {
+    Wider<T> g = 0.0, gd = 0.0;
+    for (Index chunk = 0; chunk < chunks; ++chunk) {
+      g += widened<T>(parts[row * chunks + chunk].g);
+      gd += widened<T>(parts[row * chunks + chunk].gd);
+    }
+    gradients[row] = row_gradient<T>({sum_of(g), sum_of(gd)}, means[row], args.rstd[row], static_cast<double>(cols));
+  };
+  const auto block_gradients = [&](Index block, double* dw) {
+    const Index first = block * block_cols, count = std::min(block_cols, cols - first);
+    double* db = dw + planes * count;
+    std::fill(dw, dw + 2 * planes * count, 0.0);
+    kernel.layer_norm_backward_columns(args, rows, first, count, gradients.data(), dw, db);
+    std::size_t next = 0;
+    for (Index r = 0; r < rows && next < careful.size(); ++r)
+      if (is_out_of_range<T>(args.rstd[r])) careful_columns(args, r, careful[next++], first, count, dw, db);
+    combine(dw, 1, count, {0, count}, dweight + first, dbias + first);
+  };
+  parallel(threads, [&](const Team& team) {
+    refine_means(args, rows, team, block_moments.data(), means.data());
+    two_sweeps(team, rows, chunks, sums, finish, [](Index, Index) {});
+    team.barrier();
+    const Share mine = team.share(blocks);
+    double* dw = accumulators.data() + team.rank * 2 * planes * block_cols;
+    for (Index block = mine.begin; block < mine.end; ++block) block_gradients(block, dw);
+  });
 }
 
 }  // namespace
@@ -235,7 +260,7 @@ void layer_norm_backward(const LayerNormBackward<T>& args, Index rows, T* dweigh
   if (rows == 0 || args.cols == 0) {
     std::fill(dweight, dweight + args.cols, T(0));
     std::fill(dbias, dbias + args.cols, T(0));
-  } else if (args.cols <= fused_backward_cols || any_out_of_range(args, rows)) {
+  } else if (args.cols <= fused_backward_cols) {
     backward_by_rows(args, rows, dweight, dbias, threads);
   } else {
     backward_by_columns(args, rows, dweight, dbias, threads);

@@ -13,6 +13,7 @@
 #endif
 #if defined(__linux__)
 #include <sched.h>
+#include <unistd.h>
 #endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -20,6 +21,7 @@
 #if defined(NORMKIT_THREADS_STD)
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 #else
@@ -105,8 +107,9 @@ int cgroup_limit() {
 
 int usable_cores() {
 #if defined(__linux__)
-  cpu_set_t set;
-  int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  cpu_set_t set;  // too small for more than 1024 processors, and then the call fails
+  const int cores =
+      sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   const static int limit = cgroup_limit();
   return std::max(1, limit > 0 ? std::min(cores, limit) : cores);
 #elif defined(NORMKIT_THREADS_STD)
@@ -135,8 +138,10 @@ int num_threads() {
 
 int threads_for(Index bytes, int requested) {
   constexpr Index worth_a_team = 256 * 1024;
-  const int threads = forked ? 1 : requested > 0 ? requested : num_threads();
-  return bytes < worth_a_team ? 1 : threads;
+  if (bytes < worth_a_team || forked) return 1;
+  // More members than this only wait for each other, and a system that cannot make them ends the process.
+  const int most = std::max(16, 4 * usable_cores());
+  return std::min(most, requested > 0 ? requested : num_threads());
 }
 
 #if defined(NORMKIT_THREADS_STD)
@@ -167,15 +172,36 @@ void Team::barrier() const {
 }
 
 namespace {
+// The size of the team is known when every thread that can be made is there.
+struct Start {
+  std::mutex mutex;
+  std::condition_variable known;
+  int size = 0;
+};
+
 void run_threads(int threads, TeamBody body, void* context) {
   BarrierState barrier;
+  Start start;
   const auto member = [&](int rank) {
+    {
+      std::unique_lock lock(start.mutex);
+      start.known.wait(lock, [&] { return start.size > 0; });
+    }
     const FloatEnvironment environment;
-    body(context, Team{rank, threads, &barrier});
+    body(context, Team{rank, start.size, &barrier});
   };
   std::vector<std::thread> others;
   others.reserve(static_cast<std::size_t>(threads - 1));
-  for (int rank = 1; rank < threads; ++rank) others.emplace_back(member, rank);
+  try {
+    for (int rank = 1; rank < threads; ++rank) others.emplace_back(member, rank);
+  } catch (const std::system_error&) {
+    // The system gives no more threads: those that there are do the work.
+  }
+  {
+    const std::lock_guard lock(start.mutex);
+    start.size = static_cast<int>(others.size()) + 1;
+  }
+  start.known.notify_all();
   member(0);
   for (std::thread& other : others) other.join();
 }

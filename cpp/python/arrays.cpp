@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <numeric>
+#include <utility>
 
 namespace normkit::python {
 namespace {
@@ -18,15 +20,9 @@ bool is_native_float(const py::dtype& dtype) {
 
 py::object numpy(const char* function) { return py::module_::import("numpy").attr(function); }
 
-// numpy.ndarray itself; kept for the life of the process, as numpy cannot be unloaded.
-PyObject* plain_array_type() {
-  static PyObject* const type = numpy("ndarray").release().ptr();
-  return type;
-}
-
 // A plain ndarray, or what np.asarray makes of a subclass of it.
 py::array as_array(const Operation& op, const char* name, const py::object& object) {
-  if (reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == plain_array_type())
+  if (Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_)
     return py::reinterpret_borrow<py::array>(object);
   if (!py::isinstance<py::array>(object))
     op.type_error(std::string(name) + " must be a numpy array, got " + type_name(object) +
@@ -60,6 +56,22 @@ bool overlap(const py::array& a, const py::array& b) {
   } catch (py::error_already_set& error) {  // too hard to tell in reasonable time
     return true;
   }
+}
+
+// Axes by size of stride must each step over all that the ones below reach.
+bool overlaps_itself(const py::array& array) {
+  std::vector<std::pair<py::ssize_t, py::ssize_t>> steps;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    if (array.shape(i) == 0) return false;
+    if (array.shape(i) > 1) steps.emplace_back(std::abs(array.strides(i)), array.shape(i));
+  }
+  std::sort(steps.begin(), steps.end());
+  py::ssize_t reach = array.itemsize();
+  for (const auto& [stride, length] : steps) {
+    if (stride < reach) return true;
+    reach += stride * (length - 1);
+  }
+  return false;
 }
 
 bool same_memory(const py::array& a, const py::array& b) {
@@ -115,20 +127,21 @@ py::array checked_parameter(const Operation& op, const char* name, const py::obj
 
 py::array_t<double> checked_moments(const Operation& op, const char* name, const py::object& object,
                                     const Shape& shape) {
-  auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(object);
-  if (!array) {
-    PyErr_Clear();
-    op.type_error(std::string(name) + " must be an array of numbers, got " + type_name(object));
-  }
-  if (shape_of(array) != shape)
-    op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(array)) +
+  if (object.is_none()) op.type_error(std::string(name) + " must be an array of numbers, got None");
+  const py::array given =
+      py::isinstance<py::array>(object) ? as_array(op, name, object) : py::array(numpy("asarray")(object));
+  if (std::string("fiu").find(given.dtype().kind()) == std::string::npos)
+    op.type_error(std::string(name) + " must be an array of real numbers, got " + std::string(py::str(given.dtype())));
+  if (shape_of(given) != shape)
+    op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(given)) +
                    "; pass the moments that the forward pass returned for this x and axis");
-  return array;
+  return contiguous(given.attr("astype")("float64", py::arg("copy") = false));
 }
 
 double checked_eps(const Operation& op, const py::object& object) {
   const double eps = PyFloat_AsDouble(object.ptr());
   if (eps == -1.0 && PyErr_Occurred() != nullptr) {
+    if (PyErr_ExceptionMatches(PyExc_TypeError) == 0) throw py::error_already_set();
     PyErr_Clear();
     op.type_error("eps must be a number, got " + type_name(object));
   }
@@ -137,33 +150,56 @@ double checked_eps(const Operation& op, const py::object& object) {
   return eps;
 }
 
-int checked_threads(const Operation& op, const py::object& object) {
-  if (object.is_none()) return 0;
-  const Py_ssize_t threads = PyIndex_Check(object.ptr()) != 0 ? PyNumber_AsSsize_t(object.ptr(), nullptr) : 0;
-  if (threads < 1 || threads > 1 << 20)
-    op.value_error("num_threads must be a positive integer or None, got " + std::string(py::repr(object)));
-  return static_cast<int>(threads);
+namespace {
+
+// Whether the object stands for an integer; what else goes wrong in asking for it is raised.
+bool as_integer(const py::handle& object, py::ssize_t& value) {
+  value = PyNumber_AsSsize_t(object.ptr(), PyExc_OverflowError);
+  if (value != -1 || PyErr_Occurred() == nullptr) return true;
+  if (PyErr_ExceptionMatches(PyExc_TypeError) == 0 && PyErr_ExceptionMatches(PyExc_OverflowError) == 0)
+    throw py::error_already_set();
+  PyErr_Clear();
+  return false;
 }
 
-int checked_axis(const Operation& op, const py::object& object, py::ssize_t ndim) {
-  if (PyIndex_Check(object.ptr()) == 0) op.type_error("axis must be an integer, got " + std::string(py::repr(object)));
-  const Py_ssize_t axis = PyNumber_AsSsize_t(object.ptr(), nullptr);
+int axis_in_range(const Operation& op, py::ssize_t axis, py::ssize_t ndim) {
   if (axis < -ndim || axis >= ndim)
     op.value_error("axis " + std::to_string(axis) + " is out of range for x with " + std::to_string(ndim) +
                    (ndim == 1 ? " axis" : " axes"));
   return static_cast<int>(axis < 0 ? axis + ndim : axis);
 }
 
+}  // namespace
+
+int checked_threads(const Operation& op, const py::object& object) {
+  if (object.is_none()) return 0;
+  py::ssize_t threads = 0;
+  if (!as_integer(object, threads) || threads < 1 || threads > 1 << 20)
+    op.value_error("num_threads must be a positive integer or None, got " + std::string(py::repr(object)));
+  return static_cast<int>(threads);
+}
+
+int checked_axis(const Operation& op, const py::object& object, py::ssize_t ndim) {
+  py::ssize_t axis = 0;
+  if (!as_integer(object, axis)) op.type_error("axis must be an integer, got " + std::string(py::repr(object)));
+  return axis_in_range(op, axis, ndim);
+}
+
 std::vector<int> checked_axes(const Operation& op, const py::object& object, py::ssize_t ndim) {
   std::vector<int> axes;
-  if (PyIndex_Check(object.ptr()) != 0) {
-    axes.push_back(checked_axis(op, object, ndim));
+  py::ssize_t axis = 0;
+  if (as_integer(object, axis)) {
+    axes.push_back(axis_in_range(op, axis, ndim));
     return axes;
   }
-  if (!py::isinstance<py::sequence>(object) || py::isinstance<py::str>(object))
-    op.type_error("axis must be an integer or a tuple of integers, got " + std::string(py::repr(object)));
-  for (const py::handle axis : py::reinterpret_borrow<py::sequence>(object))
-    axes.push_back(checked_axis(op, py::reinterpret_borrow<py::object>(axis), ndim));
+  const bool text = py::isinstance<py::str>(object) || py::isinstance<py::bytes>(object);
+  bool integers = PySequence_Check(object.ptr()) != 0 && !text;
+  if (integers)
+    for (const py::handle item : object) {
+      integers = integers && as_integer(item, axis);
+      if (integers) axes.push_back(axis_in_range(op, axis, ndim));
+    }
+  if (!integers) op.type_error("axis must be an integer or a tuple of integers, got " + std::string(py::repr(object)));
   std::sort(axes.begin(), axes.end());
   if (axes.empty()) op.value_error("axis must name at least one axis, got an empty sequence");
   if (std::adjacent_find(axes.begin(), axes.end()) != axes.end())
@@ -171,8 +207,9 @@ std::vector<int> checked_axes(const Operation& op, const py::object& object, py:
   return axes;
 }
 
-void check_out(const Operation& op, const py::object& out, const py::array& x, const std::vector<Operand>& operands) {
-  if (out.is_none()) return;
+py::object checked_out(const Operation& op, const py::object& out, const py::array& x,
+                       const std::vector<Operand>& operands) {
+  if (out.is_none()) return out;
   const py::array array = as_array(op, "out", out);
   if (!is_native_float(array.dtype()) || scalar_of(array) != scalar_of(x))
     op.type_error("out must be " + std::string(py::str(x.dtype())) + " like x, got " +
@@ -180,6 +217,9 @@ void check_out(const Operation& op, const py::object& out, const py::array& x, c
   if (shape_of(array) != shape_of(x))
     op.value_error("out must have the shape of x, " + text_of(shape_of(x)) + ", got " + text_of(shape_of(array)));
   if (!array.writeable()) op.value_error("out is read-only; pass a writable array");
+  if (overlaps_itself(array))
+    op.value_error("out has elements that share memory, by strides of " +
+                   text_of(Shape(array.strides(), array.strides() + array.ndim())) + "; pass memory for each element");
   for (const Operand& operand : operands) {
     if (!py::isinstance<py::array>(operand.array)) continue;
     const auto other = py::reinterpret_borrow<py::array>(operand.array);
@@ -188,6 +228,7 @@ void check_out(const Operation& op, const py::object& out, const py::array& x, c
                    (operand.may_be_out ? std::string(" in part; pass out=") + operand.name + " itself or other memory"
                                        : std::string("; pass other memory")));
   }
+  return array;
 }
 
 bool is_c_contiguous(const py::array& array) { return (array.flags() & py::array::c_style) != 0; }

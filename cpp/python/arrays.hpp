@@ -53,8 +53,9 @@ struct Operand {
   py::object array;
   bool may_be_out;
 };
-// Throws unless `out` is None or a writable array of x's dtype and shape without partial overlap.
-void check_out(const Operation& op, const py::object& out, const py::array& x, const std::vector<Operand>& operands);
+// `out` as a plain array, or None. Throws unless it is writable, of x's dtype and shape, and without partial overlap.
+py::object checked_out(const Operation& op, const py::object& out, const py::array& x,
+                       const std::vector<Operand>& operands);
 
 // Elements next to each other in some order of the axes, and nothing else in between?
 // order: the axes from the slowest to the fastest.

@@ -67,8 +67,12 @@ class Running {
                      "; make RunningStats for as many channels as x has");
     array_ = array;
   }
-  void require_writable(const Operation& op, const char* name) const {
-    if (given() && !array_.writeable()) op.value_error(std::string(name) + " is read-only; training updates it");
+  // Training updates the memory that it was given, so it must not be a copy.
+  void require_writable(const Operation& op, const char* name, const py::object& object) const {
+    if (!given()) return;
+    if (!array_.writeable()) op.value_error(std::string(name) + " is read-only; training updates it");
+    if (array_.data() != py::reinterpret_borrow<py::array>(object).data())
+      op.value_error(std::string(name) + " is not aligned in memory; training updates it");
   }
   bool given() const { return array_.ndim() == 1; }
   double get(Index i) const {
@@ -108,12 +112,13 @@ py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, 
   const py::array weight = checked_parameter(op, "weight", given.weight_object, scalar, view.channels());
   const py::array bias = checked_parameter(op, "bias", given.bias_object, scalar, view.channels());
   const double eps = checked_eps(op, given.eps_object);
-  check_out(op, given.out, x,
-            {{"x", given.x_object, true}, {"weight", given.weight_object, false}, {"bias", given.bias_object, false}});
+  const py::object target = checked_out(
+      op, given.out, x,
+      {{"x", given.x_object, true}, {"weight", given.weight_object, false}, {"bias", given.bias_object, false}});
   py::array_t<double> mean(view.channels()), rstd(view.channels()), var(view.channels());
-  prepare(op, view, given.out, mean, var);
+  prepare(op, view, target, mean, var);
 
-  py::array output = view.result(given.out);
+  py::array output = view.result(target);
   const Index bytes = 2 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, given.num_threads));
   with_type(scalar, [&](auto type) {
@@ -123,7 +128,8 @@ py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, 
                                    var.mutable_data(),     view.shape(),        eps};
     without_gil(bytes, [&] { run(args, threads); });
   });
-  py::object y = ChannelView::finish(given.out, output);
+  const py::object result = ChannelView::finish(target, output);
+  const py::object y = given.out.is_none() ? result : given.out;
   for (Index c = 0; c < channels; ++c) after(c, mean.data()[c], var.data()[c], view.shape().per_channel());
   if (given.return_moments) return py::make_tuple(y, mean, rstd);
   return y;
@@ -138,9 +144,9 @@ py::object training(const py::object& x, const py::object& weight, const py::obj
   const auto prepare = [&](const Operation& op, const ChannelView& view, const py::object& target, auto&, auto&) {
     running.emplace_back(op, "stats.mean", running_mean, view.channels());
     running.emplace_back(op, "stats.var", running_var, view.channels());
-    running[0].require_writable(op, "stats.mean");
-    running[1].require_writable(op, "stats.var");
-    check_out(op, target, view.array(), {{"stats.mean", running_mean, false}, {"stats.var", running_var, false}});
+    running[0].require_writable(op, "stats.mean", running_mean);
+    running[1].require_writable(op, "stats.var", running_var);
+    checked_out(op, target, view.array(), {{"stats.mean", running_mean, false}, {"stats.var", running_var, false}});
   };
   const auto run = [](const auto& args, int threads) { batch_norm_training(args, threads); };
   const auto update = [&](Index c, double mean, double var, Index count) {
@@ -160,7 +166,7 @@ py::object inference(const py::object& x, const py::object& weight, const py::ob
                            auto& var) {
     const Running means(op, "stats.mean", running_mean, view.channels());
     const Running vars(op, "stats.var", running_var, view.channels());
-    check_out(op, target, view.array(), {{"stats.mean", running_mean, false}, {"stats.var", running_var, false}});
+    checked_out(op, target, view.array(), {{"stats.mean", running_mean, false}, {"stats.var", running_var, false}});
     for (Index c = 0; c < view.shape().channels; ++c) {
       mean.mutable_data()[c] = means.get(c);
       var.mutable_data()[c] = vars.get(c);
@@ -181,15 +187,15 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.channels());
   const auto mean = checked_moments(op, "moments.mean", mean_object, view.channels());
   const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.channels());
-  check_out(op, out, x,
-            {{"dy", dy_object, true},
-             {"x", x_object, true},
-             {"weight", weight_object, false},
-             {"moments.mean", mean_object, false},
-             {"moments.rstd", rstd_object, false}});
+  const py::object target = checked_out(op, out, x,
+                                        {{"dy", dy_object, true},
+                                         {"x", x_object, true},
+                                         {"weight", weight_object, false},
+                                         {"moments.mean", mean_object, false},
+                                         {"moments.rstd", rstd_object, false}});
 
   const py::array upstream = view.matched(dy);
-  py::array output = view.result(out);
+  py::array output = view.result(target);
   py::array dweight = empty(scalar, view.channels()), dbias = empty(scalar, view.channels());
   const Index bytes = 3 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
@@ -200,7 +206,8 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                     writable<T>(dweight),     writable<T>(dbias),    view.shape()};
     without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });
   });
-  return py::make_tuple(ChannelView::finish(out, output), dweight, dbias);
+  const py::object dx = ChannelView::finish(target, output);
+  return py::make_tuple(out.is_none() ? dx : out, dweight, dbias);
 }
 
 }  // namespace

@@ -87,10 +87,11 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
   const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.col_shape());
   const py::array bias = checked_parameter(op, "bias", bias_object, scalar, view.col_shape());
   const double eps = checked_eps(op, eps_object);
-  check_out(op, out, x, {{"x", x_object, true}, {"weight", weight_object, false}, {"bias", bias_object, false}});
+  const py::object target =
+      checked_out(op, out, x, {{"x", x_object, true}, {"weight", weight_object, false}, {"bias", bias_object, false}});
 
   const py::array input = view.matrix(x);
-  py::array output = view.result_matrix(out, scalar);
+  py::array output = view.result_matrix(target, scalar);
   py::array_t<double> mean(view.row_shape()), rstd(view.row_shape());
   const Index bytes = 2 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
@@ -106,7 +107,8 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
                                    eps};
     without_gil(bytes, [&] { layer_norm(args, view.rows(), threads); });
   });
-  py::object y = view.finish(out, output, scalar);
+  const py::object result = view.finish(target, output, scalar);
+  const py::object y = out.is_none() ? result : out;
   if (return_moments) return py::make_tuple(y, mean, rstd);
   return y;
 }
@@ -122,15 +124,15 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.col_shape());
   const auto mean = checked_moments(op, "moments.mean", mean_object, view.row_shape());
   const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.row_shape());
-  check_out(op, out, x,
-            {{"dy", dy_object, true},
-             {"x", x_object, true},
-             {"weight", weight_object, false},
-             {"moments.mean", mean_object, false},
-             {"moments.rstd", rstd_object, false}});
+  const py::object target = checked_out(op, out, x,
+                                        {{"dy", dy_object, true},
+                                         {"x", x_object, true},
+                                         {"weight", weight_object, false},
+                                         {"moments.mean", mean_object, false},
+                                         {"moments.rstd", rstd_object, false}});
 
   const py::array input = view.matrix(x), upstream = view.matrix(dy);
-  py::array output = view.result_matrix(out, scalar);
+  py::array output = view.result_matrix(target, scalar);
   py::array dweight = empty(scalar, view.col_shape()), dbias = empty(scalar, view.col_shape());
   const Index bytes = 3 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
@@ -141,7 +143,8 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
     T *dw = writable<T>(dweight), *db = writable<T>(dbias);
     without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
   });
-  return py::make_tuple(view.finish(out, output, scalar), dweight, dbias);
+  const py::object dx = view.finish(target, output, scalar);
+  return py::make_tuple(out.is_none() ? dx : out, dweight, dbias);
 }
 
 }  // namespace
