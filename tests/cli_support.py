@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,30 @@ class Command:
         self._capsys.readouterr()
         code = main([str(argument) for argument in arguments])
         return code, *self._capsys.readouterr()
+
+
+@pytest.fixture(name="here")
+def here_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(name="call")
+def call_fixture(here: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command, in a temporary folder."""
+    return Command(capsys)
+
+
+@pytest.fixture(name="table")
+def table_fixture(here: Path) -> Path:
+    """The table of `write_table` in that folder."""
+    return write_table(here)
+
+
+def program(*arguments: str) -> list[str]:
+    """The command line that runs normkit in a process of its own."""
+    return [sys.executable, "-m", "normkit", *arguments]
 
 
 def write_table(folder: Path) -> Path:

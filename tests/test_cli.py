@@ -12,27 +12,10 @@ import pytest
 from matplotlib.image import imread
 
 import normkit
-from cli_support import COLUMNS, FILES, Command, history, names, printed, write_table
+from cli_support import COLUMNS, FILES, call_fixture, here_fixture, history, names, printed, table_fixture  # noqa: F401
 from normkit.models import load_model
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist10k"
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    normkit.set_num_threads(None)
-
-
-@pytest.fixture
-def call(capsys):
-    return Command(capsys)
-
-
-@pytest.fixture
-def table(tmp_path):
-    return write_table(tmp_path)
 
 
 # --- train -------------------------------------------------------------------------------------------
@@ -43,10 +26,11 @@ def test_train_without_arguments_trains_the_tutorial_example_on_digits(call, tmp
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "digits: 1438 training and 359 validation rows, 64 features, 10 classes"
-    assert lines[1] == "Dense(64) -> BatchNormalization -> Dense(10, softmax): 5066 parameters"
-    assert lines[2] == "adam, learning rate 0.001, batches of 32, seed 0"
-    assert lines[4].split() == [*COLUMNS, "time"]
-    assert [line.split()[0] for line in lines[5:10]] == list("12345")
+    assert lines[1] == "features divided by 16"
+    assert lines[2] == "Dense(64) -> BatchNormalization -> Dense(10, softmax): 5066 parameters"
+    assert lines[3] == "adam, learning rate 0.001, batches of 32, seed 0"
+    assert lines[5].split() == [*COLUMNS, "time"]
+    assert [line.split()[0] for line in lines[6:11]] == list("12345")
     assert lines[-1] == "wrote runs/digits-1: curves.png, history.csv, model.npz, run.json"
     assert max(map(len, lines)) < 80
     assert not re.search(r"[^\x20-\x7e\n]", out)
@@ -57,9 +41,9 @@ def test_train_without_arguments_trains_the_tutorial_example_on_digits(call, tmp
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert rows[-1]["val_accuracy"] > 0.93
     assert rows[-1]["loss"] < rows[0]["loss"]
-    for row, line in zip(rows, lines[5:10], strict=True):
+    for row, line in zip(rows, lines[6:11], strict=True):
         assert line.split()[:5] == [f"{row['epoch']:.0f}", *(f"{row[name]:.4f}" for name in COLUMNS[1:])]
-    assert len({len(line) for line in lines[4:10]}) == 1
+    assert len({len(line) for line in lines[5:11]}) == 1
 
 
 def test_picture_is_a_png_of_1200_by_450(call, table, tmp_path):
@@ -112,6 +96,9 @@ def test_options_reach_the_model(call, table, tmp_path):
     assert record == {
         "normkit": normkit.__version__,
         "data": str(table),
+        "rows": 60,
+        "checksum": record["checksum"],
+        "divisor": 1.0,
         "layers": ["8", "ln", "gelu", "dropout:0.25", "7", "bn", "tanh", "5", "sigmoid", "4", "relu", "3"],
         "batch_size": 7,
         "epochs": 1,
@@ -150,7 +137,7 @@ def test_without_matplotlib_all_but_the_picture_is_written(call, table, tmp_path
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     code, out, err = call("train", "--data", table, "--epochs", 1, "--out", "run")
     assert code == 0
-    assert err == "no picture: matplotlib is not installed (pip install 'normkit[train]')\n"
+    assert err == "normkit: no picture: matplotlib is not installed (pip install 'normkit[train]')\n"
     assert out.endswith("wrote run: history.csv, model.npz, run.json\n")
     assert names(tmp_path / "run") == FILES[1:]
 
@@ -160,7 +147,7 @@ def test_a_loss_that_is_not_finite_is_told_and_drawn(call, table, tmp_path):
         *("train", "--data", table, "--layers", "8,8,3", "--optimizer", "sgd", "--lr", 1e30, "--out", "run"),
     )
     assert code == 0
-    assert err == "the loss is not finite any more: a smaller --lr may help\n"
+    assert err == "normkit: the loss is not finite any more: a smaller --lr may help\n"
     assert not np.isfinite(history(tmp_path / "run")[-1]["loss"])
     assert call("evaluate", "run")[::2] == (0, "")
     assert names(tmp_path / "run") == FILES
@@ -202,7 +189,7 @@ def test_evaluate_takes_the_test_rows_of_an_npz(call, tmp_path):
     assert call("train", "--data", "a.npz", "--epochs", 2, "--out", "run")[0] == 0
     out = call("evaluate", "run", "--data", "a.npz")[1]
     last = history(tmp_path / "run")[-1]
-    expected = {"rows": 10, "loss": last["val_loss"], "accuracy": last["val_accuracy"]}
+    expected = {"rows": 10, "divisor": 255, "loss": last["val_loss"], "accuracy": last["val_accuracy"]}
     assert printed(out) == pytest.approx(expected, abs=1e-6)
 
 

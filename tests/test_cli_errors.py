@@ -7,33 +7,15 @@ import re
 import signal
 import subprocess
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-import normkit
-from cli_support import FILES, Command, history, names, printed, write_table
+from cli_support import FILES, call_fixture, here_fixture, history, names, printed, program, table_fixture  # noqa: F401
 from normkit.cli import train
 from normkit.cli.progress import EpochTable
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    normkit.set_num_threads(None)
-
-
-@pytest.fixture
-def call(capsys):
-    return Command(capsys)
-
-
-@pytest.fixture
-def table(tmp_path):
-    return write_table(tmp_path)
-
 
 # --- errors ------------------------------------------------------------------------------------------
 
@@ -44,6 +26,14 @@ def table(tmp_path):
         (["train", "--data", "nothing.csv"], "nothing.csv: No such file or directory"),
         (["train", "--data", "note.txt"], "note.txt: expected a folder of IDX files, a .npz or a .csv"),
         (["train", "--data", "bad.npz"], "bad.npz: not a usable .npz archive: no zip archive"),
+        (
+            ["train", "--data", "raw.npz"],
+            (
+                "raw.npz: not a usable .npz archive: its x_train, y_train, x_test, y_test must be NumPy arrays, "
+                "not other files"
+            ),
+        ),
+        (["train", "--data", "one.csv"], "one.csv: every label is 2; a classifier needs two classes or more"),
         (["train", "--data", "bad.csv"], "bad.csv: line 2, column 1: 'x' is not a finite number"),
         (
             ["train", "--data", "table.csv", "--layers", "8,bn,10"],
@@ -76,6 +66,10 @@ def table(tmp_path):
             "argument --epochs: expected a whole number from 1, got '0' (see normkit train --help)",
         ),
         (
+            ["train", "--threads", "3000000000"],
+            "argument --threads: expected a whole number from 1 to 1024, got '3000000000' (see normkit train --help)",
+        ),
+        (
             ["train", "--seed", "-1"],
             "argument --seed: expected a whole number from 0, got '-1' (see normkit train --help)",
         ),
@@ -101,6 +95,10 @@ def test_errors_are_one_line_and_leave_nothing(call, table, tmp_path, arguments,
     (tmp_path / "note.txt").write_text("hello")
     (tmp_path / "bad.npz").write_bytes(b"hello")
     (tmp_path / "bad.csv").write_text("a,label\nx,0\n")
+    (tmp_path / "one.csv").write_text("1,2\n" * 9)
+    with zipfile.ZipFile(tmp_path / "raw.npz", "w") as archive:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            archive.writestr(name, b"hello")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "kept").write_text("hello")
     before = names(tmp_path)
@@ -146,7 +144,7 @@ def test_a_failure_while_writing_leaves_nothing(call, table, tmp_path, monkeypat
 
     monkeypatch.setattr(train, "write_history", full_disk)
     code, _, err = call("train", "--data", table, "--epochs", 1, "--out", "deep/run")
-    assert (code, err) == (2, "normkit: history.csv: No space left on device\n")
+    assert (code, err) == (2, "normkit: deep/run: cannot write there: No space left on device\n")
     assert names(tmp_path) == ["table.csv"]
 
 
@@ -204,10 +202,6 @@ def test_ctrl_c_in_the_first_epoch_leaves_nothing(call, table, tmp_path, monkeyp
 
 
 # --- as a program ------------------------------------------------------------------------------------
-
-
-def program(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "normkit", *arguments]
 
 
 def test_as_a_program(table, tmp_path):

@@ -61,14 +61,17 @@ def test_csv_header_and_label_column(tmp_path, content, x, y):
         ("1,0\n1e39,1\n", "line 2, column 1: '1e39' is not a finite number"),
         ("1,2,0\n1,0\n", "line 2 has 2 cells, the lines before have 3"),
         ("a,b,label\n1,2,0\n1,2,3,0\n", "line 3 has 4 cells, the lines before have 3"),
-        ("1;0\n2;1\n", "line 2, column 1: '2;1' is not a finite number"),
+        ("1;0\n2;1\n", "line 2: separated by ';'? normkit reads commas"),
+        ("a\tlabel\n2\t1\n", r"line 2: separated by '\t'? normkit reads commas"),
+        ("1,0\n1,16777217\n", "got 16777217 in row 1 (from 0)"),
+        ("1,0\n1,0.9999999999\n", "got 0.9999999999 in row 1 (from 0)"),
         ("1\n2\n", "needs a feature and a label column separated by a comma, has one column"),
-        ("1,0\n1,-1\n", "column 2 labels must be whole numbers from 0 to 65535, got -1.0 in row 1 (from 0)"),
+        ("1,0\n1,-1\n", "column 2 labels must be whole numbers from 0 to 65535, got -1 in row 1 (from 0)"),
         (
             "label,a\n0.5,1\n",
             "column 1 labels must be whole numbers from 0 to 65535, got 0.5 in row 0 (from 0)",
         ),
-        ("1,0\n1,70000\n", "got 70000.0 in row 1 (from 0)"),
+        ("1,0\n1,70000\n", "got 70000 in row 1 (from 0)"),
     ],
 )
 def test_wrong_csv(tmp_path, content, message):

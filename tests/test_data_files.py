@@ -203,6 +203,35 @@ def test_npz_takes_float_rows_unscaled_and_labels_in_a_column(tmp_path):
     assert data.num_classes == 6
 
 
+def test_the_divisor_is_told_and_can_be_chosen(tmp_path):
+    folder, path = idx_folder(tmp_path / "tiny"), npz(tmp_path / "a.npz")
+    table = tmp_path / "t.csv"
+    table.write_text("10,0\n20,1\n")
+    assert [load(source).divisor for source in (folder, path, table, "digits")] == [255, 255, 1, 16]
+    for source in (folder, path):
+        data = load(source, divisor=2)
+        assert data.divisor == 2
+        np.testing.assert_array_equal(data.x_train, arrays()["x_train"] / np.float32(2))
+    assert {*load(table, divisor=5).x_train[0], *load(table, divisor=5).x_test[0]} == {2, 4}
+    assert load("digits", divisor=1).x_train.max() == 16
+
+
+def test_the_divisor_of_an_npz_is_that_of_its_training_rows(tmp_path):
+    pixels = arrays()["x_test"]
+    data = load(npz(tmp_path / "a.npz", x_test=pixels.astype(np.int64)))
+    np.testing.assert_array_equal(data.x_test, pixels / np.float32(255))
+
+
+def test_npz_of_other_files(tmp_path):
+    path = npz(tmp_path / "a.npz", x_train=None, y_test=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_train", b"hello")
+        archive.writestr("y_test.npy", b"hello")
+    assert failure(load, path) == (
+        f"{path}: not a usable .npz archive: its x_train, y_test must be NumPy arrays, not other files"
+    )
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -1,25 +1,24 @@
 """The command `normkit`: train, evaluate and predict from the shell, and show what this build is.
 
-Each command is a module with `add_parser`; here they are put together, and errors become one line and an exit code.
+Here the commands are started, and their errors become one line and an exit code.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
-
-import numpy as np
-
-from normkit import __version__
-from normkit.cli import evaluate, info, predict, train
-from normkit.cli.arguments import Parser
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 __all__ = ["main"]
 
 EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE
+EXIT_SIGNAL = 128  # plus the signal's number, as shells have it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,43 +32,75 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0; 2 after an error that the user can mend, told in one line on stderr; 130 after Ctrl-C.
+        Exit code: 0; 2 after an error that the user can mend, told in one line on stderr; 130 after Ctrl-C, and
+        128 plus its number after another signal that ends a program.
     """
+    _open_streams()
     try:
-        parser = _parser()
-        arguments = parser.parse_args(argv)
-        if "run" not in arguments:
-            parser.print_help(sys.stderr)
-            return EXIT_ERROR
-        # A model that diverges shows it in its numbers; NumPy's warnings would only be in the way.
-        with np.errstate(all="ignore"):
-            code: int = arguments.run(arguments)
-        sys.stdout.flush()
-        return code
-    except SystemExit as end:  # argparse, after --help and --version
+        with _ended_by_signals():
+            # Imported here, so that Ctrl-C is answered while that takes its time.
+            from normkit.cli.commands import run
+
+            code = run(argv)
+            sys.stdout.flush()
+            return code
+    except SystemExit as end:  # argparse, after --help and --version; a signal
+        _give_up_stdout()
         return int(end.code or 0)
     except KeyboardInterrupt as stop:
         print(f"normkit: {str(stop) or 'interrupted, nothing was written'}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_SIGNAL + signal.SIGINT
     except BrokenPipeError:
-        # The reader of stdout has gone (`normkit predict ... | head`); Python must not flush into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE_CLOSED
+        # The reader of stdout has gone (`normkit predict ... | head`).
+        _give_up_stdout()
+        return EXIT_SIGNAL + signal.SIGPIPE
     except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
         print(f"normkit: {_one_line(error)}", file=sys.stderr)
+        _give_up_stdout()
         return EXIT_ERROR
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="normkit", description=__doc__.partition("\n")[0])
-    parser.add_argument("--version", action="version", version=f"normkit {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for command in (train, evaluate, predict, info):
-        command.add_parser(commands)
-    return parser
+def _open_streams() -> None:
+    """Let there be a stdout and a stderr, even if they were closed (`normkit info >&-`)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let signals that end a program do it by SystemExit, so that what it has begun to write is removed."""
+    replaced = []
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # Under nohup it is ignored, and stays so.
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _end)
+                replaced.append(number)
+    try:
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not stop the removal
+    raise SystemExit(EXIT_SIGNAL + number)
+
+
+def _give_up_stdout() -> None:
+    """If stdout does not take what was printed, keep Python from trying it again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # files have a name when this happens
+        return f"standard output: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-__all__ = ["Commands", "Parser", "add_data", "add_threads", "count", "positive", "seed", "share"]
+__all__ = [
+    "MAX_THREADS",
+    "Commands",
+    "Parser",
+    "add_data",
+    "add_saved",
+    "add_threads",
+    "count",
+    "positive",
+    "seed",
+    "share",
+]
+
+MAX_THREADS = 1024  # with more than a machine can start, OpenMP ends the process
 
 DATA_HELP = """\
 data formats:
   digits    1797 digits of 8x8 pixels from scikit-learn; pixels divided by 16
+            (a folder of that name is ./digits)
   a folder  of IDX files named as MNIST's (train-images-idx3-ubyte,
             train-labels-idx1-ubyte, t10k-...), plain or .gz; uint8 pixels
             divided by 255; the t10k files are the validation rows
   x.npz     arrays x_train, y_train, x_test, y_test as in Keras's mnist.npz;
             uint8 divided by 255; x_test, y_test are the validation rows
-  x.csv     numbers separated by commas, used as they are (not scaled). The
+  x.csv     numbers separated by commas, trained on as they are. The
             first line is a header if it names a label column or holds no
             number. The label column is the one named label, else target,
             else class, else the last one
 Labels are whole numbers from 0. Images are used as rows of pixels.
+What a model was trained on decides for all its data: if its pixels were
+divided by 255, then so are those of a .csv that is evaluated or predicted.
 """
 
 
@@ -43,10 +60,22 @@ def add_data(parser: Parser, default: str) -> None:
     parser.add_argument("--data", metavar="PATH", help=f"what to read, see below; default: {default}")
 
 
+def add_saved(parser: Parser) -> None:
+    """Add what a command on a saved model takes: MODEL, --data and --threads."""
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="folder that train wrote, or the model in it"
+    )
+    add_data(parser, "what the model was trained on")
+    add_threads(parser)
+
+
 def add_threads(parser: Parser) -> None:
     """Add --threads."""
     parser.add_argument(
-        "--threads", type=count, metavar="N", help="threads of the normalization kernels; default: all cores"
+        "--threads",
+        type=threads,
+        metavar="N",
+        help="threads of the normalization kernels; default: all cores",
     )
 
 
@@ -60,9 +89,16 @@ def seed(text: str) -> int:
     return _whole(text, 0)
 
 
-def _whole(text: str, least: int) -> int:
-    if not (text.isdecimal() and int(text) >= least):
-        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got '{text}'")
+def threads(text: str) -> int:
+    """Parse a whole number from 1 to MAX_THREADS."""
+    return _whole(text, 1, MAX_THREADS)
+
+
+def _whole(text: str, least: int, most: int | None = None) -> int:
+    # A longer number is one that int() refuses to read.
+    if not (text.isdecimal() and len(text) < 1000 and least <= int(text) <= (most or int(text))):
+        limits = f"from {least}" if most is None else f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"expected a whole number {limits}, got '{text[:30]}'")
     return int(text)
 
 

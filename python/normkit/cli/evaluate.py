@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import normkit
-from normkit.cli.arguments import Commands, add_data, add_threads
-from normkit.cli.saved import Run
+from normkit.cli.arguments import Commands, add_saved
+from normkit.cli.saved import Run, division
 
 __all__ = ["add_parser", "run"]
 
@@ -22,11 +21,7 @@ def add_parser(commands: Commands) -> None:
             "out or is what it was trained on, else on all rows of a .csv or the validation rows of the others."
         ),
     )
-    parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="folder that train wrote, or the model in it"
-    )
-    add_data(parser, "what the model was trained on")
-    add_threads(parser)
+    add_saved(parser)
     parser.set_defaults(run=run)
 
 
@@ -39,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     assert isinstance(results, dict)
     width = max(map(len, results))
     print(f"{'rows':{width}}  {len(x)}")
+    if division(saved.divisor):
+        print(f"{'divisor':{width}}  {saved.divisor:g}")
     for name, value in results.items():
         print(f"{name:{width}}  {value:.6f}")
     return 0

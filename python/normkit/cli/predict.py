@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import normkit
-from normkit.cli.arguments import Commands, add_data, add_threads
-from normkit.cli.outputs import publish, workshop
-from normkit.cli.saved import Run, is_csv
-from normkit.data.files import load_csv_features
+from normkit.cli.arguments import Commands, add_saved
+from normkit.cli.outputs import output_file
+from normkit.cli.saved import Run, division
 
 __all__ = ["add_parser", "run"]
 
@@ -30,11 +29,7 @@ def add_parser(commands: Commands) -> None:
             "validation rows are predicted."
         ),
     )
-    parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="folder that train wrote, or the model in it"
-    )
-    add_data(parser, "what the model was trained on")
-    add_threads(parser)
+    add_saved(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write; default: standard output")
     parser.set_defaults(run=run)
 
@@ -43,20 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the predictions."""
     normkit.set_num_threads(arguments.threads)
     saved = Run(arguments.model)
-    if arguments.data is not None and is_csv(arguments.data):
-        x = load_csv_features(arguments.data, saved.num_features)
-    else:
-        x, _ = saved.held_out(arguments.data)
+    x = saved.features(arguments.data)
     probabilities = saved.model.predict(x, verbose=0)
     if arguments.out is None:
         _write(sys.stdout, probabilities)
         return 0
-    with workshop(arguments.out) as shop:
-        path = shop / "predictions.csv"
-        with path.open("w", encoding="utf-8") as file:
-            _write(file, probabilities)
-        publish(path, arguments.out)
-    print(f"wrote {arguments.out}: {len(x)} rows")
+    with output_file(arguments.out) as file:
+        _write(file, probabilities)
+    print(f"wrote {arguments.out}: " + ", ".join(filter(None, (f"{len(x)} rows", division(saved.divisor)))))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ def draw_curves(path: Path, rows: Rows, title: str) -> None:
     ModuleNotFoundError
         If matplotlib is not installed.
     """
+    # Where it keeps its cache, and that it builds one, is nothing to tell.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

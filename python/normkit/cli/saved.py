@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit import __version__
-from normkit.data.files import DIGITS, load, load_csv
+from normkit.data.dataset import Dataset
+from normkit.data.files import DIGITS, load, load_csv, load_csv_features
+from normkit.layers.base import ActivatedLayer
 from normkit.models import Sequential, load_model
 
-__all__ = ["MODEL_FILE", "RECORD_FILE", "Record", "Run", "as_rows", "is_csv", "write_record"]
+__all__ = ["MODEL_FILE", "RECORD_FILE", "Record", "Run", "as_rows", "division", "write_record"]
 
 MODEL_FILE = "model.npz"
 RECORD_FILE = "run.json"
@@ -26,13 +29,22 @@ class Record(NamedTuple):
     """What it takes to find the validation rows of a training again."""
 
     data: str
+    rows: int
+    checksum: int
+    divisor: float
     validation_split: float | None
     seed: int
 
 
-def write_record(path: Path, arguments: argparse.Namespace) -> None:
-    """Write how `normkit train` was called, as JSON."""
-    record = {"normkit": __version__, "data": _identity(arguments.data or DIGITS)}
+def write_record(path: Path, arguments: argparse.Namespace, data: Dataset) -> None:
+    """Write how `normkit train` was called, and on what, as JSON."""
+    record = {
+        "normkit": __version__,
+        "data": _identity(arguments.data or DIGITS),
+        "rows": _rows(data),
+        "checksum": _checksum(data),
+        "divisor": data.divisor,
+    }
     record |= {name: getattr(arguments, name) for name in _SETTINGS}
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -41,9 +53,13 @@ def read_record(path: Path) -> Record:
     """Read what `write_record` wrote; a ValueError if it is something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        split = content["validation_split"]
-        return Record(str(content["data"]), None if split is None else float(split), int(content["seed"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        data, split, divisor = str(content["data"]), content["validation_split"], float(content["divisor"])
+        if not 0 < divisor < math.inf:
+            raise ValueError(divisor)
+        share = None if split is None else float(split)
+        rows, checksum, seed = (int(content[name]) for name in ("rows", "checksum", "seed"))
+        return Record(data, rows, checksum, divisor, share, seed)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path}: not the record of a run") from error
 
 
@@ -58,14 +74,22 @@ class Run:
     Raises
     ------
     ValueError, OSError
-        If the model or the record cannot be read.
+        If the model or the record cannot be read, or the model is no classifier.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path / MODEL_FILE if path.is_dir() else path
         self.model: Sequential = load_model(self.path)
+        last = self.model.layers[-1]
+        activation = last.activation.name if isinstance(last, ActivatedLayer) else "none"
+        if activation != "softmax" or len(self.model.output_shape) != 2:
+            raise ValueError(
+                f"{self.path}: is no classifier: its last layer, {type(last).__name__}, must give a softmax over "
+                f"the labels, but its activation is {activation} and its shape {self.model.output_shape}"
+            )
         record = self.path.with_name(RECORD_FILE)
         self.record = read_record(record) if record.exists() else None
+        self.divisor = None if self.record is None else self.record.divisor
 
     @property
     def num_features(self) -> int:
@@ -89,12 +113,19 @@ class Run:
                 raise ValueError(f"{self.path}: has no {RECORD_FILE} beside it, so --data is needed")
             source = record.data
         if record is not None and _identity(source) == record.data:
-            data = load(source, validation_split=record.validation_split, seed=record.seed)
+            data = load(
+                source, validation_split=record.validation_split, seed=record.seed, divisor=record.divisor
+            )
+            if (_rows(data), _checksum(data)) != (record.rows, record.checksum):
+                raise ValueError(
+                    f"{source}: has changed since the training ({record.rows} rows then, {_rows(data)} now), so which "
+                    "rows validate is not known any more; a copy under another name is taken as new data"
+                )
             x, y = data.x_test, data.y_test
-        elif is_csv(source):
-            x, y = load_csv(source)
+        elif _is_csv(source):
+            x, y = load_csv(source, self.divisor)
         else:
-            data = load(source)
+            data = load(source, divisor=self.divisor)
             x, y = data.x_test, data.y_test
         rows = as_rows(x)
         if rows.shape[1] != self.num_features:
@@ -103,13 +134,36 @@ class Run:
             raise ValueError(f"{source}: has label {y.max()}, the model knows 0 to {self.num_classes - 1}")
         return rows, y
 
+    def features(self, source: str | None) -> NDArray[np.float32]:
+        """Return rows to predict: all of a ``.csv``, with or without labels, or those of `held_out`."""
+        if source is not None and _is_csv(source):
+            return load_csv_features(source, self.num_features, self.divisor)
+        return self.held_out(source)[0]
+
 
 def as_rows(x: NDArray[Any]) -> NDArray[Any]:
     """(rows, ...) as (rows, features)."""
     return x.reshape(len(x), -1)
 
 
-def is_csv(source: str) -> bool:
+def division(divisor: float | None) -> str:
+    """Tell what was done to the features; nothing if that is nothing."""
+    return "" if divisor in (None, 1.0) else f"features divided by {divisor:g}"
+
+
+def _rows(data: Dataset) -> int:
+    return len(data.x_train) + len(data.x_test)
+
+
+def _checksum(data: Dataset) -> int:
+    """CRC-32 of the values of x_train, y_train, x_test, y_test, in this order."""
+    checksum = 0
+    for values in data[:4]:
+        checksum = zlib.crc32(np.ascontiguousarray(values).data, checksum)
+    return checksum
+
+
+def _is_csv(source: str) -> bool:
     """Whether the name says so."""
     return Path(source).suffix.lower() == ".csv"
 

@@ -8,14 +8,16 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
+
 import normkit
 from normkit import optimizers
 from normkit.cli import architecture
 from normkit.cli.arguments import Commands, add_data, add_threads, count, positive, seed, share
-from normkit.cli.outputs import check_free, publish, publish_numbered, workshop
+from normkit.cli.outputs import claim, naming
 from normkit.cli.progress import EpochBar, EpochTable, has_terminal
 from normkit.cli.report import draw_curves, write_history
-from normkit.cli.saved import MODEL_FILE, RECORD_FILE, as_rows, write_record
+from normkit.cli.saved import MODEL_FILE, RECORD_FILE, as_rows, division, write_record
 from normkit.data.dataset import Dataset
 from normkit.data.files import DIGITS, load
 from normkit.layers import Input
@@ -80,24 +82,25 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and write the run folder; after Ctrl-C with the epochs that were finished."""
-    if arguments.out is not None:
-        check_free(arguments.out)
     normkit.set_num_threads(arguments.threads)
     data = load(arguments.data or DIGITS, validation_split=arguments.validation_split, seed=arguments.seed)
     data = data._replace(x_train=as_rows(data.x_train), x_test=as_rows(data.x_test))
+    labels = np.unique(np.concatenate([data.y_train, data.y_test]))
+    if len(labels) < 2:
+        raise ValueError(
+            f"{arguments.data}: every label is {labels[0]}; a classifier needs two classes or more"
+        )
     model = _model(arguments, data)
     title = f"{data.name}: {architecture.describe(model.layers)}"
     table = EpochTable(arguments.quiet)
-    with workshop(arguments.out or RUNS / data.name) as shop:
+    with claim(arguments.out, RUNS / data.name) as (out, shop):
         if not arguments.quiet:
             print(_describe(arguments, data, model))
         _fit(model, data, arguments, table)
-        folder = shop / "run"
-        folder.mkdir()
-        _write(folder, model, table, title)
-        write_record(folder / RECORD_FILE, arguments)
-        names = ", ".join(sorted(path.name for path in folder.iterdir()))
-        out = publish(folder, arguments.out) if arguments.out else publish_numbered(folder, RUNS / data.name)
+        with naming(out):
+            _write(shop, model, table, title)
+            write_record(shop / RECORD_FILE, arguments, data)
+        names = ", ".join(sorted(path.name for path in shop.iterdir()))
     done = len(table.rows)
     if done < arguments.epochs:
         raise KeyboardInterrupt(f"interrupted in epoch {done + 1}, wrote {out} after epoch {done}")
@@ -120,10 +123,11 @@ def _describe(arguments: argparse.Namespace, data: Dataset, model: Sequential) -
     rate = f"learning rate {model.optimizer.learning_rate:g}"
     lines = (
         f"{data.name}: {rows}, {data.x_train.shape[1]} features, {data.num_classes} classes",
+        division(data.divisor),
         f"{architecture.describe(model.layers)}: {model.count_params()} parameters",
         f"{arguments.optimizer}, {rate}, batches of {arguments.batch_size}, seed {arguments.seed}",
     )
-    return "\n".join(textwrap.fill(line, 79, subsequent_indent="  ") for line in lines) + "\n"
+    return "\n".join(textwrap.fill(line, 79, subsequent_indent="  ") for line in lines if line) + "\n"
 
 
 def _fit(model: Sequential, data: Dataset, arguments: argparse.Namespace, table: EpochTable) -> None:
@@ -155,7 +159,9 @@ def _bar() -> EpochBar | None:
     try:
         return EpochBar()
     except ModuleNotFoundError:
-        print("no progress bar: tqdm is not installed (pip install 'normkit[train]')", file=sys.stderr)
+        print(
+            "normkit: no progress bar: tqdm is not installed (pip install 'normkit[train]')", file=sys.stderr
+        )
         return None
 
 
@@ -165,6 +171,8 @@ def _write(folder: Path, model: Sequential, table: EpochTable, title: str) -> No
     try:
         draw_curves(folder / "curves.png", table.rows, title)
     except ModuleNotFoundError:
-        print("no picture: matplotlib is not installed (pip install 'normkit[train]')", file=sys.stderr)
+        print(
+            "normkit: no picture: matplotlib is not installed (pip install 'normkit[train]')", file=sys.stderr
+        )
     if not all(map(math.isfinite, table.rows[-1].values())):
-        print("the loss is not finite any more: a smaller --lr may help", file=sys.stderr)
+        print("normkit: the loss is not finite any more: a smaller --lr may help", file=sys.stderr)

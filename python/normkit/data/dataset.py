@@ -8,7 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_CLASSES", "VALIDATION_SPLIT", "Dataset", "as_features", "as_labels", "assemble", "split"]
+__all__ = [
+    "MAX_CLASSES",
+    "VALIDATION_SPLIT",
+    "Dataset",
+    "as_features",
+    "as_labels",
+    "assemble",
+    "divided",
+    "split",
+]
 
 MAX_CLASSES = 65536
 VALIDATION_SPLIT = 0.2
@@ -27,6 +36,8 @@ class Dataset(NamedTuple):
         The largest label plus one.
     name : str
         What the data is called: the name of the folder or of the file without its suffix.
+    divisor : float
+        What the features of the source were divided by.
     """
 
     x_train: NDArray[np.float32]
@@ -35,6 +46,7 @@ class Dataset(NamedTuple):
     y_test: NDArray[np.int64]
     num_classes: int
     name: str
+    divisor: float
 
 
 def split(
@@ -42,6 +54,7 @@ def split(
     name: str,
     x: NDArray[np.float32],
     y: NDArray[np.int64],
+    divisor: float,
     validation_split: float | None,
     seed: int,
 ) -> Dataset:
@@ -54,44 +67,53 @@ def split(
     order = np.random.default_rng(seed).permutation(len(x))
     cut = min(max(round(share * len(x)), 1), len(x) - 1)
     test, train = order[:cut], order[cut:]
-    return Dataset(x[train], y[train], x[test], y[test], int(y.max()) + 1, name)
+    return Dataset(x[train], y[train], x[test], y[test], int(y.max()) + 1, name, divisor)
 
 
 def assemble(
     path: Path,
     name: str,
+    divisor: float | None,
     x_train: NDArray[Any],
     y_train: NDArray[Any],
     x_test: NDArray[Any],
     y_test: NDArray[Any],
 ) -> Dataset:
-    """Convert the four arrays of a file, and check that they belong together."""
-    train, test = as_features(f"{path}: training", x_train), as_features(f"{path}: test", x_test)
+    """Convert the four arrays of a file, and check that they belong together.
+
+    Both x are divided by `divisor`; by 255 if there is none and x_train has uint8, the type of pixels.
+    """
+    if divisor is None:
+        divisor = 255.0 if x_train.dtype == np.uint8 else 1.0
+    train = as_features(f"{path}: training", x_train, divisor)
+    test = as_features(f"{path}: test", x_test, divisor)
     if train.shape[1:] != test.shape[1:]:
         raise ValueError(f"{path}: training rows have shape {train.shape[1:]}, test rows {test.shape[1:]}")
     train_labels = as_labels(f"{path}: training", y_train, len(train))
     test_labels = as_labels(f"{path}: test", y_test, len(test))
     num_classes = int(max(train_labels.max(), test_labels.max())) + 1
-    return Dataset(train, train_labels, test, test_labels, num_classes, name)
+    return Dataset(train, train_labels, test, test_labels, num_classes, name, divisor)
 
 
-def as_features(where: str, x: NDArray[Any]) -> NDArray[np.float32]:
-    """Return x as float32; uint8, the type of pixels, is scaled to [0, 1]."""
+def as_features(where: str, x: NDArray[Any], divisor: float) -> NDArray[np.float32]:
+    """Return x / divisor as float32."""
     if x.ndim < 2 or x.size == 0:
         raise ValueError(
             f"{where} rows need shape (rows, features, ...) and at least one value, got {x.shape}"
         )
     if x.dtype.kind not in "buif":
         raise ValueError(f"{where} rows must be real numbers, got {x.dtype}")
-    if x.dtype == np.uint8:
-        scaled: NDArray[np.float32] = np.divide(x, 255, dtype=np.float32)
-        return scaled
     with np.errstate(over="ignore"):
-        converted = x.astype(np.float32)
+        converted = divided(x.astype(np.float32), divisor)
     finite = np.isfinite(converted).reshape(len(x), -1).all(axis=1)
     if not finite.all():
         raise ValueError(f"{where} row {np.argmin(finite)} (from 0) has a value that is not a finite float32")
     return converted
+
+
+def divided(x: NDArray[np.float32], divisor: float) -> NDArray[np.float32]:
+    """Divide in float32, in place."""
+    return np.divide(x, np.float32(divisor), out=x)
 
 
 def as_labels(where: str, y: NDArray[Any], rows: int) -> NDArray[np.int64]:
@@ -105,6 +127,6 @@ def as_labels(where: str, y: NDArray[Any], rows: int) -> NDArray[np.int64]:
     if not good.all():
         row = int(np.argmin(good))
         raise ValueError(
-            f"{where} labels must be whole numbers from 0 to {MAX_CLASSES - 1}, got {y[row]} in row {row} (from 0)"
+            f"{where} labels must be whole numbers from 0 to {MAX_CLASSES - 1}, got {y[row]:.15g} in row {row} (from 0)"
         )
     return y.astype(np.int64)

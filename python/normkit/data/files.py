@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from normkit.data.dataset import Dataset, as_labels, assemble, split
+from normkit.data.dataset import Dataset, as_labels, assemble, divided, split
 from normkit.data.idx import read_idx
 from normkit.data.tables import read_table
 
@@ -32,23 +31,31 @@ __all__ = [
 ]
 
 DIGITS = "digits"
+DIGITS_MAX = 16.0
 LABEL_NAMES = ("label", "target", "class")
 
 
 def load(
-    source: str | os.PathLike[str] = DIGITS, *, validation_split: float | None = None, seed: int = 0
+    source: str | os.PathLike[str] = DIGITS,
+    *,
+    validation_split: float | None = None,
+    seed: int = 0,
+    divisor: float | None = None,
 ) -> Dataset:
     """Load labelled data, whatever its format.
 
     Parameters
     ----------
     source : path
-        A folder of IDX files, a ``.npz``, a ``.csv``, or the word ``"digits"``.
+        A folder of IDX files, a ``.npz``, a ``.csv``, or the word ``"digits"``; ``"./digits"`` is a folder.
     validation_split : float, optional
         Share of the rows that become the test rows, between 0 and 1; default 0.2. Only for data without
         test rows of its own: digits and ``.csv``.
     seed : int, default 0
         Which rows the split takes.
+    divisor : float, optional
+        What the features are divided by; default: 16 for digits, 255 for uint8 in IDX files and ``.npz``, else 1.
+        Data for a model that is trained already need the `Dataset.divisor` of its training.
 
     Returns
     -------
@@ -69,16 +76,19 @@ def load(
     """
     path = Path(source)
     if str(source) == DIGITS:
-        return split(path, DIGITS, *load_digits(), validation_split, seed)
+        divisor = DIGITS_MAX if divisor is None else divisor
+        x, y = _raw_digits()
+        return split(path, DIGITS, divided(x, divisor), y, divisor, validation_split, seed)
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     if path.suffix.lower() == ".csv":
-        return split(path, path.stem, *load_csv(path), validation_split, seed)
+        divisor = 1.0 if divisor is None else divisor
+        return split(path, path.stem, *load_csv(path, divisor), divisor, validation_split, seed)
     if not path.is_dir() and path.suffix.lower() != ".npz":
         raise ValueError(f"{path}: expected a folder of IDX files, a .npz or a .csv")
     if validation_split is not None:
         raise ValueError(f"{path}: has test rows of its own, so a validation split cannot be chosen")
-    return load_idx(path) if path.is_dir() else load_npz(path)
+    return load_idx(path, divisor) if path.is_dir() else load_npz(path, divisor)
 
 
 def load_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -96,6 +106,11 @@ def load_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     ModuleNotFoundError
         If scikit-learn is not installed.
     """
+    x, y = _raw_digits()
+    return divided(x, DIGITS_MAX), y
+
+
+def _raw_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     try:
         from sklearn.datasets import load_digits as bundled_digits
     except ModuleNotFoundError as error:
@@ -103,15 +118,15 @@ def load_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
             "the digits come with scikit-learn, which is not installed: pip install 'normkit[train]'"
         ) from error
     x, y = bundled_digits(return_X_y=True)
-    return np.float32(1 / 16) * x.astype(np.float32), y.astype(np.int64)
+    return x.astype(np.float32), y.astype(np.int64)
 
 
-def load_idx(folder: str | os.PathLike[str]) -> Dataset:
+def load_idx(folder: str | os.PathLike[str], divisor: float | None = None) -> Dataset:
     """Load a folder of four IDX files, the format of MNIST.
 
     They are ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
-    ``t10k-labels-idx1-ubyte``, each plain or gzipped (with ``.gz``); a dot before ``idx`` is taken too. Pixels of type uint8 are
-    divided by 255, other types are left as they are.
+    ``t10k-labels-idx1-ubyte``, each plain or gzipped (with ``.gz``); a dot before ``idx`` is taken too. Pixels are divided
+    by `divisor`; without one by 255 if they are uint8.
 
     Raises
     ------
@@ -123,7 +138,7 @@ def load_idx(folder: str | os.PathLike[str]) -> Dataset:
     for part in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
             arrays.append(read_idx(_idx_file(folder, f"{part}-{kind}-ubyte")))
-    return assemble(folder, folder.resolve().name, *arrays)
+    return assemble(folder, folder.resolve().name, divisor, *arrays)
 
 
 def _idx_file(folder: Path, name: str) -> Path:
@@ -134,10 +149,10 @@ def _idx_file(folder: Path, name: str) -> Path:
     raise ValueError(f"{folder}: has no {name} (plain or .gz), so it is not a folder of IDX files")
 
 
-def load_npz(path: str | os.PathLike[str]) -> Dataset:
+def load_npz(path: str | os.PathLike[str], divisor: float | None = None) -> Dataset:
     """Load an ``.npz`` in the layout of Keras's ``mnist.npz``: x_train, y_train, x_test, y_test.
 
-    x has shape (rows, ...); uint8 is divided by 255, other types are left as they are. y has shape (rows,)
+    x has shape (rows, ...), and is divided by `divisor`; without one by 255 if it is uint8. y has shape (rows,)
     or (rows, 1). Pickled objects are refused.
 
     Raises
@@ -149,23 +164,10 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     with path.open("rb") as file:
         try:
             arrays = _read_npz(file)
-        except _DAMAGED as error:
+        except Exception as error:  # NumPy and zipfile raise all kinds on foreign bytes
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"{path}: not a usable .npz archive: {reason}") from error
-    return assemble(path, path.stem, *arrays)
-
-
-# What NumPy and zipfile raise on foreign bytes; MemoryError is an array that claims a size nobody has.
-_DAMAGED = (
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+    return assemble(path, path.stem, divisor, *arrays)
 
 
 def _read_npz(file: IO[bytes]) -> list[NDArray[Any]]:
@@ -177,15 +179,21 @@ def _read_npz(file: IO[bytes]) -> list[NDArray[Any]]:
     missing = [name for name in wanted if name not in archive]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}, but {', '.join(archive) or 'nothing'}")
-    return [archive[name] for name in wanted]
+    arrays = [archive[name] for name in wanted]
+    raw = [name for name, array in zip(wanted, arrays, strict=True) if not isinstance(array, np.ndarray)]
+    if raw:
+        raise ValueError(f"its {', '.join(raw)} must be NumPy arrays, not other files")
+    return arrays
 
 
-def load_csv(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def load_csv(
+    path: str | os.PathLike[str], divisor: float | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Load a ``.csv``: one row per line, cells separated by commas, all of them numbers.
 
     The first line may be a header: it is one if it names a label column or if none of its cells is a number.
     The label column is the one with the header ``label``, else ``target``, else ``class`` (in upper or
-    lower case), else the last. The other columns are left as given: nothing is scaled.
+    lower case), else the last. The other columns are divided by `divisor` if there is one.
 
     Returns
     -------
@@ -204,10 +212,12 @@ def load_csv(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], NDArray
         raise ValueError(f"{path}: needs a feature and a label column separated by a comma, has one column")
     column = _label_column(header)
     y = as_labels(f"{path}: column {column % cells.shape[1] + 1}", cells[:, column], len(cells))
-    return np.delete(cells, column, axis=1), y
+    return _features(np.delete(cells, column, axis=1), divisor), y
 
 
-def load_csv_features(path: str | os.PathLike[str], num_features: int) -> NDArray[np.float32]:
+def load_csv_features(
+    path: str | os.PathLike[str], num_features: int, divisor: float | None = None
+) -> NDArray[np.float32]:
     """Load the features of a ``.csv`` with or without a label column, by the rules of `load_csv`.
 
     Parameters
@@ -216,6 +226,8 @@ def load_csv_features(path: str | os.PathLike[str], num_features: int) -> NDArra
         The file.
     num_features : int
         How many features there should be. A table with one column more has a label column, which is left out.
+    divisor : float, optional
+        What the features are divided by; default: 1.
 
     Returns
     -------
@@ -230,12 +242,16 @@ def load_csv_features(path: str | os.PathLike[str], num_features: int) -> NDArra
     header, cells = read_table(path, LABEL_NAMES)
     columns = cells.shape[1]
     if columns == num_features:
-        return cells
+        return _features(cells, divisor)
     if columns == num_features + 1:
-        return np.delete(cells, _label_column(header), axis=1)
+        return _features(np.delete(cells, _label_column(header), axis=1), divisor)
     raise ValueError(
         f"{path}: expected {num_features} features, with or without a label column, has {columns} columns"
     )
+
+
+def _features(cells: NDArray[np.float64], divisor: float | None) -> NDArray[np.float32]:
+    return divided(cells.astype(np.float32), divisor or 1.0)
 
 
 def _label_column(header: list[str]) -> int:

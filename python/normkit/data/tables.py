@@ -14,7 +14,7 @@ __all__ = ["read_table"]
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def read_table(path: Path, header_names: Collection[str]) -> tuple[list[str], NDArray[np.float32]]:
+def read_table(path: Path, header_names: Collection[str]) -> tuple[list[str], NDArray[np.float64]]:
     """Read a table of finite numbers separated by commas, in UTF-8.
 
     Parameters
@@ -28,7 +28,8 @@ def read_table(path: Path, header_names: Collection[str]) -> tuple[list[str], ND
     -------
     header : list of str
         The header's cells, stripped and in lower case; empty without a header.
-    cells : ndarray of float32, shape (rows, columns)
+    cells : ndarray of float64, shape (rows, columns)
+        Each in the range of float32. Not rounded to it: a label of 16777217 must not become another.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def read_table(path: Path, header_names: Collection[str]) -> tuple[list[str], ND
         raise ValueError(f"{path}: not a table in CSV ({error})") from error
 
 
-def _read(path: Path, header_names: Collection[str]) -> tuple[list[str], NDArray[np.float32]]:
+def _read(path: Path, header_names: Collection[str]) -> tuple[list[str], NDArray[np.float64]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         lines = (line for line in reader if line)
@@ -57,14 +58,12 @@ def _read(path: Path, header_names: Collection[str]) -> tuple[list[str], NDArray
             header = []
         file.seek(0)
         try:
-            cells = np.loadtxt(
-                file, np.float32, comments=None, delimiter=",", quotechar='"', skiprows=skipped, ndmin=2
-            )
+            cells = np.loadtxt(file, comments=None, delimiter=",", quotechar='"', skiprows=skipped, ndmin=2)
         except UnicodeDecodeError:
             raise
         except ValueError as error:
             raise ValueError(f"{path}: {_first_fault(path, skipped) or error}") from error
-    if not np.isfinite(cells).all():
+    if not (np.abs(cells) <= _FLOAT32_MAX).all():
         raise ValueError(f"{path}: {_first_fault(path, skipped)}")
     return header, cells
 
@@ -83,6 +82,9 @@ def _first_fault(path: Path, skipped: int) -> str | None:
             for column, cell in enumerate(line, start=1):
                 number = _number(cell)
                 if number is None or not abs(number) <= _FLOAT32_MAX:
+                    for separator in ";\t":
+                        if separator in cell:
+                            return f"line {reader.line_num}: separated by {separator!r}? normkit reads commas"
                     return f"line {reader.line_num}, column {column}: {cell[:30]!r} is not a finite number"
     return None
 
