@@ -255,7 +255,11 @@ def test_set_weights_changes_all_or_nothing():
         (lambda: Input(784), ValueError, "without the batch axis, such as"),
         (lambda: Dropout(1.0), ValueError, r"rate must be in \[0, 1\), got 1.0"),
         (lambda: BatchNormalization(momentum=1.5), ValueError, r"momentum must be in \[0, 1\], got 1.5"),
-        (lambda: BatchNormalization(epsilon=-1), ValueError, "epsilon must not be negative"),
+        (
+            lambda: BatchNormalization(epsilon=-1),
+            ValueError,
+            "epsilon must be finite and not negative, got -1",
+        ),
         (lambda: BatchNormalization(axis=0)(np.ones((2, 3))), ValueError, "axis 0 is the batch axis"),
         (lambda: LayerNormalization(axis=3)(np.ones((2, 3))), ValueError, "axis 3 does not exist"),
         (
@@ -287,3 +291,24 @@ def test_wrong_features_in_use():
         bn(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"LayerNormalization 'l': expected shape \(4,\) along axes"):
         ln(np.ones((2, 3)))
+
+
+def test_momentum_of_batch_normalization_can_be_assigned():
+    x = np.array([[1.0], [3.0]])
+    layer = BatchNormalization(momentum=0.5)
+    layer(x, training=True)
+    np.testing.assert_allclose(layer.moving_mean.value, 1.0)
+    layer.momentum = 0.0
+    layer(x, training=True)
+    np.testing.assert_allclose(layer.moving_mean.value, 2.0)
+    with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\], got 2"):
+        layer.momentum = 2
+    assert layer.momentum == 0.0
+    assert layer.get_config()["momentum"] == 0.0
+
+
+def test_one_value_per_channel_moves_the_mean_alone():
+    layer = BatchNormalization(momentum=0.5)
+    layer(np.array([[4.0]]), training=True)
+    np.testing.assert_array_equal(layer.moving_mean.value, 2.0)
+    np.testing.assert_array_equal(layer.moving_variance.value, 1.0)

@@ -13,6 +13,7 @@ from normkit.layers import (
     LayerNormalization,
 )
 from normkit.losses import CategoricalCrossentropy
+from normkit.metrics import BinaryAccuracy
 from normkit.models import Sequential
 from normkit.optimizers import SGD
 from trainer_support import assert_same_weights, blobs, classifier
@@ -130,6 +131,9 @@ def test_names_are_numbered_within_a_model():
     assert model.get_layer(index=0) is model.layers[0]
 
 
+METRIC = BinaryAccuracy()
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -138,6 +142,8 @@ def test_names_are_numbered_within_a_model():
         (lambda: Sequential([Dense(2)]).compile("adam"), ValueError, "loss is missing"),
         (lambda: Sequential([Dense(2)]).compile("adm", "mse"), ValueError, "no optimizer 'adm'; there are: sgd"),
         (lambda: Sequential([Dense(2)]).compile("sgd", "mse", metrics=["accurate"]), ValueError, "no metric 'accurate'"),
+        (lambda: Sequential([Dense(2)]).compile("sgd", "mse", metrics=[BinaryAccuracy("loss")]), ValueError, "a metric cannot have the name 'loss'"),
+        (lambda: Sequential([Dense(2)]).compile("sgd", "mse", metrics=[METRIC, METRIC]), ValueError, "the same metric instance is given twice"),
         (lambda: Sequential().predict(np.ones((2, 2))), ValueError, "has no layers"),
         (lambda: Sequential([Dense(2)]).set_weights([]), ValueError, "has no weights yet"),
         (lambda: Sequential([Dense(2), Input((3,))]), ValueError, "Input must come first"),
@@ -170,3 +176,57 @@ def test_summary(capsys):
     unbuilt = []
     Sequential([Dense(3)]).summary(print_fn=unbuilt.append)
     assert any("?" in line and "unbuilt" in line for line in unbuilt)
+
+
+def test_a_failed_add_leaves_model_and_layer_as_before():
+    model = Sequential([Input((6,)), Dense(4)])
+    layer = BatchNormalization(axis=3)
+    state = model.rng.bit_generator.state
+    with pytest.raises(ValueError, match="axis 3 does not exist"):
+        model.add(layer)
+    assert len(model.layers) == 1
+    assert model.output_shape == (None, 4)
+    assert not layer.built
+    layer.axis = -1
+    empty = Sequential(dtype="float64")
+    empty.add(layer)
+    assert layer.dtype == np.float64
+    model.add(Dense(2))
+    assert model.rng.bit_generator.state != state
+    first = BatchNormalization(axis=3, input_shape=(4,))
+    failed = Sequential()
+    with pytest.raises(ValueError, match="axis 3 does not exist"):
+        failed.add(first)
+    assert not failed.built
+    failed.add(Dense(2, input_shape=(5,)))
+    assert failed.output_shape == (None, 2)
+
+
+def test_a_failed_constructor_leaves_the_layers_free():
+    layers = [Dense(2, name="a"), Dense(2, name="a")]
+    with pytest.raises(ValueError, match="two layers have the name 'a'"):
+        Sequential(layers)
+    assert Sequential(layers[:1]).layers == layers[:1]
+
+
+def test_a_failed_first_batch_leaves_no_layer_built():
+    model, other = (Sequential([Dense(4), BatchNormalization(axis=a), Dense(2)], seed=0) for a in (2, -1))
+    state = model.rng.bit_generator.state
+    with pytest.raises(ValueError, match="axis 2 does not exist"):
+        model(np.ones((3, 5)))
+    assert not any(layer.built or layer.weights for layer in model.layers)
+    assert model.rng.bit_generator.state == state
+    model.layers[1].axis = -1
+    for m in (model, other):
+        m(np.ones((3, 6)))
+    assert_same_weights(model.get_weights(), other.get_weights())
+
+
+@pytest.mark.parametrize("layer", [Activation("linear"), Dropout(0.5)])
+def test_predictions_are_an_array_of_their_own(layer):
+    x = np.ones((2, 3), np.float32)
+    model = Sequential([layer])
+    y = model.predict_on_batch(x)
+    y[...] = 7
+    assert (x == 1).all()
+    assert (model.predict_on_batch([[1.0, 2.0, 3.0]]) == [[1.0, 2.0, 3.0]]).all()

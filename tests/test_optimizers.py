@@ -109,6 +109,37 @@ def test_blocks_do_not_change_a_bit(name):
     assert values[0].dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "name", "value"),
+    [
+        (Adam(), "amsgrad", True),
+        (SGD(), "momentum", 0.9),
+        (SGD(momentum=0.9), "momentum", 0.0),
+        (RMSprop(), "centered", True),
+        (RMSprop(), "momentum", 0.5),
+    ],
+)
+def test_what_needs_other_state_cannot_change_during_training(optimizer, name, value):
+    before = getattr(optimizer, name)
+    setattr(optimizer, name, value)
+    setattr(optimizer, name, before)
+    optimizer.build([(np.zeros(1), np.ones(1))])
+    with pytest.raises(
+        AttributeError, match=f"{name} decides which state there is, so it cannot become {value}"
+    ):
+        setattr(optimizer, name, value)
+    assert getattr(optimizer, name) == before
+    optimizer.step()
+
+
+def test_momentum_can_be_another_positive_one():
+    optimizer = SGD(0.1, momentum=0.5)
+    optimizer.build([(np.zeros(1), np.ones(1))])
+    optimizer.momentum = 0.9
+    optimizer.step()
+    assert optimizer.momentum == 0.9
+
+
 def test_learning_rate_can_be_assigned():
     optimizer = SGD(1.0)
     value, grad = np.zeros(1), np.ones(1)
@@ -152,13 +183,18 @@ def test_defaults_are_kerass():
     ("make", "message"),
     [
         (lambda: optimizers.get("adagrad"), "no optimizer 'adagrad'; there are: sgd, adam, adamw, rmsprop"),
-        (lambda: Adam(-1), "Adam: learning_rate must not be negative, got -1"),
+        (lambda: Adam(-1), "Adam: learning_rate must be finite and not negative, got -1"),
         (lambda: Adam(beta_1=1.0), r"Adam: beta_1 must be in \[0, 1\), got 1.0"),
         (lambda: AdamW(beta_2=-0.1), r"AdamW: beta_2 must be in \[0, 1\), got -0.1"),
         (lambda: SGD(momentum=2), r"SGD: momentum must be in \[0, 1\], got 2"),
         (lambda: RMSprop(rho=1), r"RMSprop: rho must be in \[0, 1\), got 1"),
-        (lambda: SGD(weight_decay=-1), "SGD: weight_decay must not be negative, got -1"),
-        (lambda: SGD(float("nan")), "learning_rate must not be negative, got nan"),
+        (lambda: SGD(weight_decay=-1), "SGD: weight_decay must be finite and not negative, got -1"),
+        (lambda: SGD(float("nan")), "learning_rate must be finite and not negative, got nan"),
+        (lambda: Adam(float("inf")), "Adam: learning_rate must be finite and not negative, got inf"),
+        (lambda: Adam(epsilon=-1), "Adam: epsilon must be finite and not negative, got -1"),
+        (lambda: RMSprop(epsilon=-1), "RMSprop: epsilon must be finite and not negative, got -1"),
+        (lambda: RMSprop(momentum=-1), "RMSprop: momentum must be finite and not negative, got -1"),
+        (lambda: setattr(SGD(), "learning_rate", -1), "SGD: learning_rate must be finite and not negative"),
     ],
 )
 def test_errors(make, message):

@@ -12,7 +12,7 @@ from normkit.layers import (
     Input,
     LayerNormalization,
 )
-from normkit.metrics import SparseCategoricalAccuracy
+from normkit.metrics import CategoricalAccuracy, SparseCategoricalAccuracy
 from normkit.models import Sequential
 from normkit.optimizers import SGD
 from trainer_support import assert_same_weights, blobs, classifier
@@ -200,7 +200,28 @@ def test_layers_of_mixed_dtype():
         ({"y": np.zeros(39)}, ValueError, "x and y must have the same length, got 40 and 39"),
         ({"y": None}, ValueError, "y is missing"),
         ({"y": np.full(40, 12)}, ValueError, r"labels must be in \[0, 3\), got 12"),
-        ({"y": np.full(40, 0.5)}, ValueError, "labels must be integers"),
+        ({"y": np.full(40, 0.5)}, ValueError, r"labels must be integers, got 0\.5 of type float64"),
+        (
+            {"y": np.full((40, 2), 1)},
+            ValueError,
+            r"must be integer labels of shape \(batch,\), got \(40, 2\)",
+        ),
+        ({"y": np.full(40, 1j)}, TypeError, "y must be an array of numbers, got dtype complex128"),
+        ({"y": np.full(40, "a")}, TypeError, "y must be an array of numbers, got dtype <U1"),
+        (
+            {"sample_weight": np.full(40, "a")},
+            TypeError,
+            "sample_weight must be an array of numbers, got dtype <U1",
+        ),
+        (
+            {"class_weight": [1, 2, 3]},
+            TypeError,
+            "class_weight must be a dict from label to factor, such as .* got list",
+        ),
+        ({"epochs": -1}, ValueError, "fit: epochs must be an integer, 0 or more, got -1"),
+        ({"epochs": 1.5}, ValueError, "fit: epochs must be an integer, 0 or more, got 1.5"),
+        ({"epochs": "3"}, ValueError, "fit: epochs must be an integer, 0 or more, got '3'"),
+        ({"initial_epoch": -1}, ValueError, "fit: initial_epoch must be an integer, 0 or more, got -1"),
         ({"x": np.ones((40, 5))}, ValueError, "Dense 'dense': expected 6 features, got 5"),
         ({"x": np.ones(40)}, ValueError, r"Dense 'dense': expected 6 features, got input of shape \(None,\)"),
         ({"x": np.full((40, 6), "a")}, TypeError, "x must be an array of numbers, got dtype <U1"),
@@ -278,3 +299,50 @@ def test_sequences():
     history = model.fit(x, y, epochs=200, sample_weight=np.ones(30), verbose=0)
     assert history.history["accuracy"][-1] > 0.9
     assert model.predict(x[:, :3]).shape == (30, 3, 2)
+
+
+@pytest.mark.parametrize("metric", ["categorical_accuracy", "mse", CategoricalAccuracy()])
+def test_a_metric_that_does_not_fit_changes_nothing(metric):
+    x, y = blobs(40)
+    model = classifier(metrics=[metric])
+    before, state = model.get_weights(), model.rng.bit_generator.state
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="targets and predictions do not match"):
+            call(x, y, verbose=0)
+    for call in (model.train_on_batch, model.test_on_batch):
+        with pytest.raises(ValueError, match="targets and predictions do not match"):
+            call(x, y)
+    assert_same_weights(before, model.get_weights())
+    assert model.rng.bit_generator.state == state
+    assert model.optimizer.iterations == 0
+
+
+def test_one_metric_need_not_be_in_a_list():
+    x, y = blobs(40)
+    model = classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=SparseCategoricalAccuracy("hits"))
+    assert list(model.evaluate(x, y, return_dict=True)) == ["loss", "hits"]
+
+
+def test_metrics_keep_their_names():
+    x, y = blobs(40)
+    metrics = [SparseCategoricalAccuracy() for _ in range(3)]
+    model = classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=metrics[:2], weighted_metrics=metrics[2:])
+    name = "sparse_categorical_accuracy"
+    assert list(model.evaluate(x, y, return_dict=True)) == ["loss", name, f"{name}_1", f"weighted_{name}"]
+    assert [metric.name for metric in metrics] == [name] * 3
+
+
+def test_positions_are_kerass():
+    """Arguments that Keras has at another position, or not at all, have none."""
+    x, y = blobs(40)
+    model = classifier()
+    with pytest.raises(TypeError, match="positional arguments"):
+        model.fit(x, y, 8, 1, 0, None, 0.0, None, True, None, None, 0, 2, 1)
+    with pytest.raises(TypeError, match="positional arguments"):
+        model.evaluate(x, y, 8, 0, None, None)
+    with pytest.raises(TypeError, match="positional arguments"):
+        model.predict(x, 8, 0, None)
+    model.fit(x, y, 8, 1, 0, None, 0.0, None, True, None, None, 0, 2)
+    assert model.optimizer.iterations == 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-__all__ = ["float_dtype", "positive_integer", "sample_shape"]
+__all__ = ["finite", "float_dtype", "positive_integer", "sample_shape", "whole"]
 
 
 def positive_integer(what: str, value: Any) -> int:
@@ -15,6 +16,21 @@ def positive_integer(what: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{what} must be a positive integer, got {value!r}")
     return int(value)
+
+
+def whole(what: str, value: Any) -> int:
+    """Return `value` as an int of at least 0, or raise ValueError: 'fit: epochs must be ..., got -1'."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"{what} must be an integer, 0 or more, got {value!r}")
+    return int(value)
+
+
+def finite(what: str, value: Any) -> float:
+    """Return `value` as a float, or raise ValueError: 'Adam: epsilon must be finite and not negative, got -1'."""
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0.0):
+        raise ValueError(f"{what} must be finite and not negative, got {number:g}")
+    return number
 
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
+import weakref
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["Configurable", "Configured", "Registry"]
+__all__ = ["Configurable", "Configured", "Owned", "Registry"]
 
 
 class Configurable(Protocol):
@@ -22,6 +24,36 @@ class Configured:
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this object again, without any state."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+
+class Owned(Configured):
+    """Base of those with state besides, which therefore belong to one model at a time; a copy belongs to none."""
+
+    _owner: weakref.ref[Any] | None = None
+
+    def claim(self, owner: Any) -> None:
+        """Belong to `owner`, which has the attribute `network`, for as long as it lives.
+
+        Raises
+        ------
+        ValueError
+            If an owner with another network lives.
+        """
+        if self._is_of_another(owner.network):
+            gc.collect()  # a model and what it owns refer to each other, so a dead one may still be about
+            if self._is_of_another(owner.network):
+                raise ValueError(
+                    f"this {type(self).__name__} is part of another model, and would mix up the state of both; "
+                    "give each model its own"
+                )
+        self._owner = weakref.ref(owner)
+
+    def _is_of_another(self, network: Any) -> bool:
+        owner = None if self._owner is None else self._owner()
+        return owner is not None and owner.network is not network
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_owner"}
 
 
 T = TypeVar("T", bound=Configurable)
@@ -76,7 +108,19 @@ class Registry(Generic[T]):
         )
 
     def serialize(self, instance: T) -> dict[str, Any]:
-        """Return the configuration from which `get` makes the object again."""
+        """Return the configuration from which `get` makes the object again.
+
+        Raises
+        ------
+        ValueError
+            If `get` would make another object, for the class is not one of these.
+        """
+        cls = type(instance)
+        if self._lookup.get(cls.__name__.lower()) is not cls:
+            raise ValueError(
+                f"cannot save {self.kind} of class {cls.__module__}.{cls.__qualname__}; "
+                f"can: {', '.join(dict.fromkeys(c.__name__ for c in self._classes.values()))}"
+            )
         return {"class_name": type(instance).__name__, "config": instance.get_config()}
 
     def _find(self, name: str) -> type[T]:

@@ -259,7 +259,7 @@ class SparseCategoricalCrossentropy(_Crossentropy):
         if y.dtype.kind not in "iub":
             whole = np.isfinite(y) & (y == np.rint(y)) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
             if not whole.all():
-                found = y[~whole].flat[0]
+                found = y[~whole].tolist()[0]
                 raise ValueError(f"{self.name}: labels must be integers, got {found!r} of type {y.dtype}")
         if y.size and (y.min() < 0 or y.max() >= classes):
             found = y.min() if y.min() < 0 else y.max()
@@ -315,7 +315,7 @@ def _require_probabilities(name: str, y: Array) -> None:
 
 
 def _batch(shape: tuple[int | None, ...]) -> str:
-    return f"({', '.join(['batch', *(str(n) for n in shape[1:])])})"
+    return f"({', '.join(['batch', *(str(n) for n in shape[1:])])}{',' if len(shape) == 1 else ''})"
 
 
 registry: Registry[Loss] = Registry(

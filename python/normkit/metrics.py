@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._registry import Configured, Registry
+from normkit._registry import Owned, Registry
 
 __all__ = [
     "BinaryAccuracy",
@@ -45,7 +45,7 @@ class Mean:
         return self.total / self.count if self.count else 0.0
 
 
-class Metric(Configured):
+class Metric(Owned):
     """Mean over samples of a value per sample.
 
     A subclass writes `values`.
@@ -65,6 +65,12 @@ class Metric(Configured):
     def values(self, y_true: Array, y_pred: Array) -> Array:
         """Return one value per sample or per output; the first axis is the batch."""
         raise NotImplementedError
+
+    def check(self, y_true: Array, y_pred: Array) -> None:
+        """Raise ValueError if batches of these shapes cannot be compared; nothing is counted."""
+        if type(self).values is not Metric.values:
+            with np.errstate(all="ignore"):
+                self.values(y_true, y_pred)
 
     def update_state(
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from normkit._registry import Configured, Registry
+from normkit._checks import finite
+from normkit._registry import Owned, Registry
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
 
@@ -34,7 +35,7 @@ class _Block(NamedTuple):
     scratch: Array
 
 
-class Optimizer(Configured):
+class Optimizer(Owned):
     """Base of the optimizers.
 
     A subclass names its `slot_names` and writes `_update`.
@@ -42,7 +43,7 @@ class Optimizer(Configured):
     Parameters
     ----------
     learning_rate : float
-        Positive; may be assigned to between steps.
+        Finite, not negative; may be assigned to between steps, as may what does not decide on `slot_names`.
     weight_decay : float, optional
         Before each step value −= learning_rate · weight_decay · value (decoupled: Loshchilov & Hutter 2019).
 
@@ -55,17 +56,43 @@ class Optimizer(Configured):
     """
 
     def __init__(self, learning_rate: float, weight_decay: float | None = None) -> None:
-        if not learning_rate >= 0.0:
-            raise ValueError(
-                f"{type(self).__name__}: learning_rate must not be negative, got {learning_rate}"
-            )
-        if weight_decay is not None and not weight_decay >= 0.0:
-            raise ValueError(f"{type(self).__name__}: weight_decay must not be negative, got {weight_decay}")
-        self.learning_rate = float(learning_rate)
-        self.weight_decay = weight_decay
+        self.learning_rate = learning_rate
+        self.weight_decay = None if weight_decay is None else self._finite("weight_decay", weight_decay)
         self.iterations = 0
         self.slots: dict[str, list[Array]] = {}
+        self._arrays: list[tuple[Array, Array]] = []
         self._blocks: list[_Block] = []
+
+    def _finite(self, name: str, value: Any) -> float:
+        return finite(f"{type(self).__name__}: {name}", value)
+
+    @property
+    def learning_rate(self) -> float:
+        """Size of a step."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = self._finite("learning_rate", value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a value that needs other state arrays than there are."""
+        before = getattr(self, name, None)
+        super().__setattr__(name, value)
+        if vars(self).get("_blocks") and tuple(self.slots) != self.slot_names:
+            super().__setattr__(name, before)
+            raise AttributeError(
+                f"{type(self).__name__}: {name} decides which state there is, so it cannot become {value!r} "
+                "once training has begun; make a new optimizer and compile() with it"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_blocks": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make views again, which copying and pickling turn into arrays of their own."""
+        self.__dict__.update(state)
+        self._blocks = self._cut()
 
     @property
     def slot_names(self) -> tuple[str, ...]:
@@ -75,14 +102,19 @@ class Optimizer(Configured):
     def build(self, arrays: Sequence[tuple[Array, Array]]) -> None:
         """Start anew on these (values, gradients): flat arrays, equal in length and dtype within a pair."""
         self.iterations = 0
+        self._arrays = list(arrays)
         self.slots = {name: [np.zeros_like(value) for value, _ in arrays] for name in self.slot_names}
-        self._blocks = []
-        for index, (value, grad) in enumerate(arrays):
+        self._blocks = self._cut()
+
+    def _cut(self) -> list[_Block]:
+        blocks = []
+        for index, (value, grad) in enumerate(self._arrays):
             scratch = np.empty(min(BLOCK, value.size), value.dtype)
             for start in range(0, value.size, BLOCK):
                 part = slice(start, min(start + BLOCK, value.size))
                 slots = [self.slots[name][index][part] for name in self.slot_names]
-                self._blocks.append(_Block(value[part], grad[part], slots, scratch[: part.stop - part.start]))
+                blocks.append(_Block(value[part], grad[part], slots, scratch[: part.stop - part.start]))
+        return blocks
 
     def step(self) -> None:
         """Update all values in place from their gradients."""
@@ -188,7 +220,7 @@ class Adam(Optimizer):
             if not 0.0 <= beta < 1.0:
                 raise ValueError(f"{type(self).__name__}: {name} must be in [0, 1), got {beta}")
         self.beta_1, self.beta_2 = float(beta_1), float(beta_2)
-        self.epsilon = float(epsilon)
+        self.epsilon = self._finite("epsilon", epsilon)
         self.amsgrad = amsgrad
 
     @property
@@ -267,8 +299,8 @@ class RMSprop(Optimizer):
         super().__init__(learning_rate, weight_decay)
         if not 0.0 <= rho < 1.0:
             raise ValueError(f"RMSprop: rho must be in [0, 1), got {rho}")
-        self.rho, self.momentum = float(rho), float(momentum)
-        self.epsilon = float(epsilon)
+        self.rho, self.momentum = float(rho), self._finite("momentum", momentum)
+        self.epsilon = self._finite("epsilon", epsilon)
         self.centered = centered
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -14,11 +14,20 @@ from normkit._checks import float_dtype, sample_shape
 from normkit.initializers import Initializer
 from normkit.layers.variable import Variable
 
-__all__ = ["ActivatedLayer", "Layer", "Shape"]
+__all__ = ["ActivatedLayer", "Layer", "LayerArguments", "Shape"]
 
 Array = NDArray[Any]
 # As in Keras, the first axis is the batch, and its length is None where it is not known.
 Shape = tuple[int | None, ...]
+
+
+class LayerArguments(TypedDict, total=False):
+    """The arguments that every layer takes; see `Layer`."""
+
+    name: str | None
+    trainable: bool
+    dtype: DTypeLike | None
+    input_shape: Sequence[int] | None
 
 
 class Layer:
@@ -164,7 +173,9 @@ class ActivatedLayer(Layer):
     writes `preactivation` and `preactivation_backward`; the z it returns must be an array of its own.
     """
 
-    def __init__(self, activation: str | activations.ActivationFunction | None, **kwargs: Any) -> None:
+    def __init__(
+        self, activation: str | activations.ActivationFunction | None, **kwargs: Unpack[LayerArguments]
+    ) -> None:
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
         self._saved: Array | None = None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from normkit import initializers
+from normkit import activations, initializers
 from normkit._checks import positive_integer, sample_shape
 from normkit.activations import ActivationFunction
 from normkit.initializers import Initializer
-from normkit.layers.base import ActivatedLayer, Layer, Shape
+from normkit.layers.base import ActivatedLayer, Layer, LayerArguments, Shape
 
 __all__ = ["Activation", "Dense", "Dropout", "Flatten", "Input"]
 
@@ -64,13 +64,9 @@ class Dense(ActivatedLayer):
         use_bias: bool = True,
         kernel_initializer: str | dict[str, Any] | Initializer = "glorot_uniform",
         bias_initializer: str | dict[str, Any] | Initializer = "zeros",
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: DTypeLike | None = None,
-        input_shape: Sequence[int] | None = None,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
-        super().__init__(activation, name=name, trainable=trainable, dtype=dtype, input_shape=input_shape)
+        super().__init__(activation, **kwargs)
         self.units = positive_integer("Dense: units", units)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
@@ -127,7 +123,7 @@ class Dense(ActivatedLayer):
         """Return the arguments that make this layer again."""
         return {
             "units": self.units,
-            "activation": self.activation.name,
+            "activation": activations.serialize(self.activation),
             "use_bias": self.use_bias,
             "kernel_initializer": initializers.registry.serialize(self.kernel_initializer),
             "bias_initializer": initializers.registry.serialize(self.bias_initializer),
@@ -146,7 +142,7 @@ class Activation(ActivatedLayer):
         See `Layer`.
     """
 
-    def __init__(self, activation: str | ActivationFunction, **kwargs: Any) -> None:
+    def __init__(self, activation: str | ActivationFunction, **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(activation, **kwargs)
 
     def preactivation(self, x: Array, training: bool) -> Array:
@@ -159,7 +155,7 @@ class Activation(ActivatedLayer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
-        return {"activation": self.activation.name, **super().get_config()}
+        return {"activation": activations.serialize(self.activation), **super().get_config()}
 
 
 class Dropout(Layer):
@@ -175,7 +171,7 @@ class Dropout(Layer):
         See `Layer`.
     """
 
-    def __init__(self, rate: float, **kwargs: Any) -> None:
+    def __init__(self, rate: float, **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(**kwargs)
         if not 0.0 <= rate < 1.0:
             raise ValueError(f"Dropout: rate must be in [0, 1), got {rate}")
@@ -204,7 +200,7 @@ class Dropout(Layer):
 class Flatten(Layer):
     """(batch, a, b, ...) to (batch, a · b · ...)."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(**kwargs)
         self._x_shape: tuple[int, ...] | None = None
 

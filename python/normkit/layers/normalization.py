@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from normkit import initializers, ops
+from normkit._checks import finite
 from normkit.initializers import Initializer
-from normkit.layers.base import Layer, Shape
+from normkit.layers.base import Layer, LayerArguments, Shape
 from normkit.layers.variable import Variable
 from normkit.stats import Moments, NormGradients, RunningStats
 
@@ -30,12 +31,10 @@ class _Normalization(Layer):
         scale: bool,
         beta_initializer: InitializerLike,
         gamma_initializer: InitializerLike,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(**kwargs)
-        if not epsilon >= 0.0:
-            raise ValueError(f"{type(self).__name__}: epsilon must not be negative, got {epsilon}")
-        self.epsilon = float(epsilon)
+        self.epsilon = finite(f"{type(self).__name__}: epsilon", epsilon)
         self.center = center
         self.scale = scale
         self.beta_initializer = initializers.get(beta_initializer)
@@ -98,8 +97,10 @@ class BatchNormalization(_Normalization):
 
     In training, y = gamma · (x − mean) / sqrt(var + epsilon) + beta with the mean and biased variance
     of the mini-batch, and the moving statistics take a step:
-    moving = momentum · moving + (1 − momentum) · batch, with the **biased** variance. In inference, or
-    with trainable=False, the moving statistics are used and do not change.
+    moving = momentum · moving + (1 − momentum) · batch, with the **biased** variance. A batch with one value
+    per channel moves the mean and leaves the variance, of which one value tells nothing (`RunningStats`);
+    Keras moves it towards 0. In inference, or with trainable=False, the moving statistics are used and do
+    not change.
 
     Weights, in this order: gamma, beta, moving_mean, moving_variance, each of shape (channels,).
 
@@ -134,48 +135,46 @@ class BatchNormalization(_Normalization):
         gamma_initializer: InitializerLike = "ones",
         moving_mean_initializer: InitializerLike = "zeros",
         moving_variance_initializer: InitializerLike = "ones",
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: DTypeLike | None = None,
-        input_shape: Sequence[int] | None = None,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
-        super().__init__(
-            epsilon,
-            center,
-            scale,
-            beta_initializer,
-            gamma_initializer,
-            name=name,
-            trainable=trainable,
-            dtype=dtype,
-            input_shape=input_shape,
-        )
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {momentum}")
+        super().__init__(epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs)
+        self.stats: RunningStats | None = None
         self.axis = int(axis)
-        self.momentum = float(momentum)
+        self.momentum = momentum
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
         self._used_batch_moments = True
+
+    @property
+    def momentum(self) -> float:
+        """Weight of the old moving value; may be assigned to at any time."""
+        return self._momentum
+
+    @momentum.setter
+    def momentum(self, value: float) -> None:
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {value}")
+        self._momentum = float(value)
+        if self.stats is not None:
+            self.stats.momentum = 1.0 - self._momentum
 
     def build(self, input_shape: Shape) -> None:
         """Make gamma, beta and the moving statistics."""
         channels = self.axis_length(input_shape, self.axis)
         self.add_affine((channels,))
-        self.stats = RunningStats(channels, 1.0 - self.momentum, unbiased=False, dtype=self.dtype)
-        self.stats.mean = self.moving_mean_initializer((channels,), self.dtype, self.rng)
-        self.stats.var = self.moving_variance_initializer((channels,), self.dtype, self.rng)
-        self.moving_mean = self.track(Variable("moving_mean", self.stats.mean, trainable=False))
-        self.moving_variance = self.track(Variable("moving_variance", self.stats.var, trainable=False))
+        stats = RunningStats(channels, 1.0 - self.momentum, unbiased=False, dtype=self.dtype)
+        stats.mean = self.moving_mean_initializer((channels,), self.dtype, self.rng)
+        stats.var = self.moving_variance_initializer((channels,), self.dtype, self.rng)
+        self.stats = stats
+        self.moving_mean = self.track(Variable("moving_mean", stats.mean, trainable=False))
+        self.moving_variance = self.track(Variable("moving_variance", stats.var, trainable=False))
 
     def check_input(self, input_shape: Shape) -> None:
         """Raise ValueError if the number of channels is another."""
         channels = self.axis_length(input_shape, self.axis)
-        if channels != self.stats.num_channels:
-            raise self.fail(
-                f"expected {self.stats.num_channels} channels along axis {self.axis}, got {channels}"
-            )
+        expected = self.moving_mean.shape[0]
+        if channels != expected:
+            raise self.fail(f"expected {expected} channels along axis {self.axis}, got {channels}")
 
     def forward(self, x: Array, training: bool) -> Array:
         """Normalize x; in training update the moving statistics."""
@@ -250,23 +249,9 @@ class LayerNormalization(_Normalization):
         scale: bool = True,
         beta_initializer: InitializerLike = "zeros",
         gamma_initializer: InitializerLike = "ones",
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: DTypeLike | None = None,
-        input_shape: Sequence[int] | None = None,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
-        super().__init__(
-            epsilon,
-            center,
-            scale,
-            beta_initializer,
-            gamma_initializer,
-            name=name,
-            trainable=trainable,
-            dtype=dtype,
-            input_shape=input_shape,
-        )
+        super().__init__(epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs)
         self.axis = (int(axis),) if isinstance(axis, (int, np.integer)) else tuple(int(a) for a in axis)
 
     def build(self, input_shape: Shape) -> None:

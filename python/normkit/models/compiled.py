@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit import losses, metrics, optimizers
-from normkit.layers.base import ActivatedLayer
+from normkit.layers.base import ActivatedLayer, Shape
+from normkit.layers.variable import Variable
 from normkit.losses import Loss
 from normkit.metrics import Mean, Metric
 from normkit.models.flat import FlatVariables
@@ -48,18 +49,39 @@ class Compiled:
         self.loss = losses.get(loss)
         self._wanted = [(m, False) for m in unweighted] + [(m, True) for m in weighted]
         for identifier, _ in self._wanted:
-            if not metrics.is_accuracy(identifier):
-                metrics.get(identifier)
-        self._metrics: list[tuple[Metric, bool]] | None = None
+            if not metrics.is_accuracy(identifier) and metrics.get(identifier).name == "loss":
+                raise ValueError(
+                    "compile: a metric cannot have the name 'loss', which the loss has in the logs"
+                )
+        self.claim_state()
+        self._metrics: dict[str, tuple[Metric, bool]] = {}
+        self._checked: tuple[tuple[int, ...], Shape] | None = None
         self._loss_mean = Mean()
         self.flat: FlatVariables | None = None
 
-    def prepare(self, y: Array) -> None:
-        """Resolve the metrics for targets like y and reset them; the network must be built."""
-        if self._metrics is None:
-            self._metrics = self._resolved(y)
+    def prepare_metrics(self, y: Array, output_shape: Shape) -> None:
+        """Resolve the metrics for targets like y, once, and try them on one sample.
+
+        Raises
+        ------
+        ValueError
+            If a metric cannot compare y with an output of this shape.
+        """
+        checked = y.shape[1:], output_shape
+        if checked == self._checked:
+            return
+        metrics_by_name = self._metrics or self._resolved(y, output_shape)
+        predictions = np.zeros(
+            (1, *(n for n in output_shape[1:] if n is not None)), self.network.layers[-1].dtype
+        )
+        for metric, _ in metrics_by_name.values():
+            metric.check(y[:1], predictions)
+        self._metrics, self._checked = metrics_by_name, checked
+
+    def reset_metrics(self) -> None:
+        """Start the means of loss and metrics anew."""
         self._loss_mean.reset_state()
-        for metric, _ in self._metrics:
+        for metric, _ in self._metrics.values():
             metric.reset_state()
 
     def prepare_training(self) -> FlatVariables:
@@ -68,29 +90,44 @@ class Compiled:
         Raises
         ------
         ValueError
-            If a layer was frozen or unfrozen since.
+            If a layer was frozen or unfrozen since, or another model has taken the optimizer or a metric.
         """
+        self.claim_state()
         variables = self.network.trainable_weights
         if self.flat is None:
-            self.flat = FlatVariables(variables)
-            self.optimizer.build(self.flat.arrays)
-        elif [id(v) for v in variables] != [id(v) for v in self.flat.variables]:
+            return self.lay_out(variables)
+        if [id(v) for v in variables] != [id(v) for v in self.flat.variables]:
             raise ValueError(
                 f"{self.network.name}: `trainable` of a layer, or the layers, changed since compile(); "
                 "call compile() again"
             )
         return self.flat
 
-    def _resolved(self, y: Array) -> list[tuple[Metric, bool]]:
-        resolved: list[tuple[Metric, bool]] = []
+    def lay_out(self, variables: Sequence[Variable]) -> FlatVariables:
+        """Start the optimizer on these weights."""
+        self.flat = FlatVariables(variables)
+        self.optimizer.build(self.flat.arrays)
+        return self.flat
+
+    def claim_state(self) -> None:
+        """Make sure that no other model works with this optimizer or these metrics; ValueError if one does."""
+        owned = [self.optimizer, *(m for m, _ in self._wanted if isinstance(m, Metric))]
+        if len({id(one) for one in owned}) < len(owned):
+            raise ValueError("compile: the same metric instance is given twice; make two")
+        for one in owned:
+            one.claim(self)
+
+    def _resolved(self, y: Array, output_shape: Shape) -> dict[str, tuple[Metric, bool]]:
+        resolved: dict[str, tuple[Metric, bool]] = {}
         for identifier, weighted in self._wanted:
             if metrics.is_accuracy(identifier):
-                metric = metrics.resolve_accuracy(str(identifier), y.shape, self.network.output_shape)
+                metric = metrics.resolve_accuracy(str(identifier), y.shape, output_shape)
             else:
                 metric = metrics.get(identifier)
-            if any(metric.name == other.name for other, _ in resolved):
-                metric.name = f"weighted_{metric.name}" if weighted else f"{metric.name}_{len(resolved)}"
-            resolved.append((metric, weighted))
+            name = metric.name
+            if name in resolved:
+                name = f"weighted_{name}" if weighted else f"{name}_{len(resolved)}"
+            resolved[name] = metric, weighted
         return resolved
 
     def _fused(self) -> bool:
@@ -130,14 +167,14 @@ class Compiled:
 
     def _record(self, value: float, y: Array, predictions: Array, weight: Array | None) -> None:
         self._loss_mean.add(value, len(y))
-        for metric, weighted in self._metrics or ():
+        for metric, weighted in self._metrics.values():
             metric.update_state(y, predictions, weight if weighted else None)
 
     def logs(self) -> dict[str, float]:
-        """Return loss and metrics since `prepare`."""
+        """Return loss and metrics since `reset_metrics`."""
         return {
             "loss": self._loss_mean.result(),
-            **{metric.name: metric.result() for metric, _ in self._metrics or ()},
+            **{name: metric.result() for name, (metric, _) in self._metrics.items()},
         }
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`CompiledNetwork`: a network with optimizer, loss and metrics, and what it does in inference mode."""
+"""`Model`: a network with optimizer, loss and metrics, and what it does in inference mode."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from numpy.typing import ArrayLike, NDArray
 from normkit.callbacks import Callback, CallbackList, progress
 from normkit.data.minibatches import MiniBatches
 from normkit.losses import Loss
+from normkit.metrics import Metric
 from normkit.models.compiled import Compiled, MetricLike
-from normkit.models.inputs import Samples, as_features, as_samples
+from normkit.models.inputs import as_features, as_samples
 from normkit.models.network import Network
 from normkit.optimizers import Optimizer
 
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
 
-__all__ = ["CompiledNetwork", "flattened", "given_or_default"]
+__all__ = ["Model", "flattened", "given_or_default"]
 
 Array = NDArray[Any]
 Verbose = int | str
 DEFAULT_BATCH_SIZE = 32
 
 
-class CompiledNetwork(Network):
+class Model(Network):
     """A network that can be compiled, evaluated, and asked for predictions."""
 
     compiled_state: Compiled | None = None
@@ -36,8 +37,8 @@ class CompiledNetwork(Network):
         optimizer: str | dict[str, Any] | Optimizer = "rmsprop",
         loss: str | dict[str, Any] | Loss | None = None,
         *,
-        metrics: str | Sequence[MetricLike] | None = None,
-        weighted_metrics: str | Sequence[MetricLike] | None = None,
+        metrics: MetricLike | Sequence[MetricLike] | None = None,
+        weighted_metrics: MetricLike | Sequence[MetricLike] | None = None,
     ) -> None:
         """Set optimizer, loss and metrics. The optimizer starts anew; weights stay.
 
@@ -45,14 +46,15 @@ class CompiledNetwork(Network):
         ----------
         optimizer, loss : str or instance
             See `normkit.optimizers` and `normkit.losses`.
-        metrics, weighted_metrics : sequence of str or Metric, optional
+        metrics, weighted_metrics : str, Metric or sequence of these, optional
             See `normkit.metrics`; the second kind counts samples by their sample weights. 'accuracy' is
             the binary, categorical or sparse categorical one, by the shapes of targets and output.
 
         Raises
         ------
         ValueError
-            If a name is unknown; the message lists what there is.
+            If a name is unknown (the message lists what there is), or the optimizer or a metric is part of
+            another model.
         """
         if loss is None:
             raise ValueError("compile: loss is missing; for example loss='sparse_categorical_crossentropy'")
@@ -87,6 +89,7 @@ class CompiledNetwork(Network):
         batch_size: int | None = ...,
         verbose: Verbose = ...,
         sample_weight: ArrayLike | None = ...,
+        *,
         callbacks: Iterable[Callback] | None = ...,
         return_dict: Literal[False] = ...,
     ) -> float | list[float]: ...
@@ -98,8 +101,8 @@ class CompiledNetwork(Network):
         batch_size: int | None = ...,
         verbose: Verbose = ...,
         sample_weight: ArrayLike | None = ...,
-        callbacks: Iterable[Callback] | None = ...,
         *,
+        callbacks: Iterable[Callback] | None = ...,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
     def evaluate(
@@ -109,6 +112,7 @@ class CompiledNetwork(Network):
         batch_size: int | None = None,
         verbose: Verbose = "auto",
         sample_weight: ArrayLike | None = None,
+        *,
         callbacks: Iterable[Callback] | None = None,
         return_dict: bool = False,
     ) -> float | list[float] | dict[str, float]:
@@ -121,16 +125,17 @@ class CompiledNetwork(Network):
         float, list of float, or dict
             The loss if there are no metrics, else [loss, metrics ...]; by name if `return_dict`.
         """
-        samples = as_samples(self, self.require_compiled("evaluate").loss, x, y, sample_weight)
+        samples = as_samples(self.require_compiled("evaluate"), x, y, sample_weight)
         batches = MiniBatches(*samples.arrays, batch_size=given_or_default(batch_size), shuffle=False)
         with self._listeners(verbose, callbacks, len(batches)) as listeners:
-            return flattened(self.run_test(samples, batches, listeners), return_dict)
+            return flattened(self.run_test(batches, listeners), return_dict)
 
     def predict(
         self,
         x: ArrayLike,
         batch_size: int | None = None,
         verbose: Verbose = "auto",
+        *,
         callbacks: Iterable[Callback] | None = None,
     ) -> Array:
         """Return the outputs in inference mode, shape (samples, ...). The model need not be compiled."""
@@ -179,19 +184,20 @@ class CompiledNetwork(Network):
     ) -> float | list[float] | dict[str, float]:
         """Return loss and metrics of this batch in inference mode, as `evaluate` does."""
         compiled = self.require_compiled("test_on_batch")
-        samples = as_samples(self, compiled.loss, x, y, sample_weight)
-        compiled.prepare(samples.y)
+        samples = as_samples(compiled, x, y, sample_weight)
+        compiled.reset_metrics()
         compiled.test_step(*samples)
         return flattened(compiled.logs(), return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Array:
-        """Return the outputs for this batch in inference mode."""
-        return self(x, training=False)
+        """Return the outputs for this batch in inference mode, an array of its own."""
+        outputs = self(x, training=False)
+        return outputs.copy() if isinstance(x, np.ndarray) and np.may_share_memory(outputs, x) else outputs
 
-    def run_test(self, samples: Samples, batches: MiniBatches, listeners: CallbackList) -> dict[str, float]:
-        """Return loss and metrics of `samples`, of which `batches` are made."""
+    def run_test(self, batches: MiniBatches, listeners: CallbackList) -> dict[str, float]:
+        """Return loss and metrics over batches of checked samples."""
         compiled = self.require_compiled("evaluate")
-        compiled.prepare(samples.y)
+        compiled.reset_metrics()
         listeners.call("on_test_begin")
         for index, batch in enumerate(batches):
             listeners.call("on_test_batch_begin", index)
@@ -203,8 +209,8 @@ class CompiledNetwork(Network):
         return logs
 
 
-def _listed(metrics: str | Sequence[MetricLike] | None) -> Sequence[MetricLike]:
-    return [metrics] if isinstance(metrics, str) else list(metrics or ())
+def _listed(given: MetricLike | Sequence[MetricLike] | None) -> Sequence[MetricLike]:
+    return [given] if isinstance(given, (str, dict, Metric)) else list(given or ())
 
 
 def given_or_default(batch_size: int | None, default: int = DEFAULT_BATCH_SIZE) -> int:

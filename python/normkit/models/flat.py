@@ -39,13 +39,20 @@ class FlatVariables:
         for dtype in dict.fromkeys(v.value.dtype for v in self.variables):
             group = [v for v in self.variables if v.value.dtype == dtype]
             values = np.concatenate([v.value.ravel() for v in group])
-            gradients = np.zeros_like(values)
-            for variable, value, gradient in zip(
-                group, _parts(values, group), _parts(gradients, group), strict=True
-            ):
-                variable.value, variable.grad = value, gradient
-            self.arrays.append((values, gradients))
+            self.arrays.append((values, np.zeros_like(values)))
             self._groups.append(group)
+        self._bind()
+
+    def _bind(self) -> None:
+        for (values, gradients), group in zip(self.arrays, self._groups, strict=True):
+            parts = zip(group, _parts(values, group), _parts(gradients, group), strict=True)
+            for variable, value, gradient in parts:
+                variable.value, variable.grad = value, gradient
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make views again, which copying and pickling turn into arrays of their own."""
+        self.__dict__.update(state)
+        self._bind()
 
     def split(self, arrays: Sequence[Array]) -> list[Array]:
         """Cut arrays laid out like the values into views, one for each variable, in the order of `variables`."""

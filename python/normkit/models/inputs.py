@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit.losses import Loss
-from normkit.models.network import Network
+from normkit.models.compiled import Compiled
 
 __all__ = ["Samples", "as_features", "as_samples", "split_validation"]
 
@@ -31,17 +30,21 @@ class Samples(NamedTuple):
 
 def as_features(x: ArrayLike) -> Array:
     """Return x as an array of numbers with a batch axis; dtype and memory are its own."""
-    features = np.asarray(x)
-    if features.dtype.kind not in "buif":
-        raise TypeError(f"x must be an array of numbers, got dtype {features.dtype}")
+    features = _as_numbers("x", x)
     if features.ndim < 1 or len(features) == 0:
         raise ValueError(f"x must have at least one sample along its first axis, got shape {features.shape}")
     return features
 
 
+def _as_numbers(name: str, array: ArrayLike) -> Array:
+    numbers = np.asarray(array)
+    if numbers.dtype.kind not in "buif":
+        raise TypeError(f"{name} must be an array of numbers, got dtype {numbers.dtype}")
+    return numbers
+
+
 def as_samples(
-    network: Network,
-    loss: Loss,
+    compiled: Compiled,
     x: ArrayLike,
     y: ArrayLike | None,
     sample_weight: ArrayLike | None = None,
@@ -52,23 +55,25 @@ def as_samples(
     Raises
     ------
     ValueError
-        If lengths differ, shapes do not fit the network, or targets do not fit the loss.
+        If lengths differ, shapes do not fit the network, or targets do not fit the loss and the metrics.
     TypeError
         If an array is not one of numbers.
     """
     features = as_features(x)
     if y is None:
         raise ValueError("y is missing: training and evaluation need targets")
-    labels = np.asarray(y)
+    labels = _as_numbers("y", y)
     if labels.ndim == 0 or len(labels) != len(features):
         raise ValueError(
             f"x and y must have the same length, got {len(features)} and "
             f"{len(labels) if labels.ndim else 'a single value'}"
         )
-    output_shape = network.shape_for(features.shape)
-    dtype = network.layers[-1].dtype
-    targets = loss.targets(labels, output_shape, dtype)
-    return Samples(features, targets, _weights(labels, sample_weight, class_weight, dtype))
+    output_shape = compiled.network.shape_for(features.shape)
+    dtype = compiled.network.layers[-1].dtype
+    targets = compiled.loss.targets(labels, output_shape, dtype)
+    weights = _weights(labels, sample_weight, class_weight, dtype)
+    compiled.prepare_metrics(targets, output_shape)
+    return Samples(features, targets, weights)
 
 
 def _weights(
@@ -80,13 +85,18 @@ def _weights(
     if class_weight is not None:
         if sample_weight is not None:
             raise ValueError("give sample_weight or class_weight, not both")
+        if not isinstance(class_weight, Mapping):
+            raise TypeError(
+                "class_weight must be a dict from label to factor, such as {0: 2.0}, "
+                f"got {type(class_weight).__name__}"
+            )
         return _class_weights(y, class_weight).astype(dtype)
     if sample_weight is None:
         return None
-    weight = np.asarray(sample_weight, dtype)
+    weight = _as_numbers("sample_weight", sample_weight)
     if weight.shape != y.shape[:1]:
         raise ValueError(f"sample_weight must have shape {y.shape[:1]}, got {weight.shape}")
-    return weight
+    return weight.astype(dtype, copy=False)
 
 
 def _class_weights(y: Array, class_weight: Mapping[int, float]) -> Array:

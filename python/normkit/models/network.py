@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,10 @@ class Network:
         self.layers: list[Layer] = []
         self.input_shape: Shape | None = None
         self.output_shape: Shape = ()
-        for layer in layers or ():
-            self.add(layer)
+        items = list(layers or ())
+        with self._all_or_nothing([item for item in items if isinstance(item, Layer)]):
+            for item in items:
+                self.add(item)
 
     def add(self, layer: Layer | Input) -> None:
         """Append a layer, and build it if the shape of its input is known.
@@ -57,7 +60,8 @@ class Network:
         TypeError
             If it is not a layer.
         ValueError
-            If its name is taken, it is part of a model already, or an `Input` is not the first.
+            If its name is taken, it is part of a model already, it cannot take the output of the layer
+            before, or an `Input` is not the first. Then model and layer are as before.
         """
         if isinstance(layer, Input):
             if self.layers or self.input_shape is not None:
@@ -66,14 +70,16 @@ class Network:
             return
         if not isinstance(layer, Layer):
             raise TypeError(f"{self.name}: expected a layer, got {type(layer).__name__}: {layer!r}")
-        layer.join(self._free_name(layer), self.dtype, self.rng)
-        if not self.layers and not self.built and layer.given_input_shape is not None:
-            self.build((None, *layer.given_input_shape))
-        if self.built:
-            layer.ensure_built(self.output_shape)
-            layer.check_input(self.output_shape)
-            self.output_shape = layer.compute_output_shape(self.output_shape)
+        name = self._free_name(layer)
+        input_shape, shape = self.input_shape, self.output_shape
+        if input_shape is None and not self.layers and layer.given_input_shape is not None:
+            input_shape = shape = (None, *layer.given_input_shape)
+        with self._all_or_nothing([layer]):
+            layer.join(name, self.dtype, self.rng)
+            if input_shape is not None:
+                shape = _built_output_shape([layer], shape)
         self.layers.append(layer)
+        self.input_shape, self.output_shape = input_shape, shape
 
     def _free_name(self, layer: Layer) -> str:
         taken = {other.name for other in self.layers}
@@ -95,11 +101,22 @@ class Network:
         if self.built:
             raise ValueError(f"{self.name}: is already built, for input of shape {self.input_shape}")
         shape: Shape = (None, *input_shape[1:])
-        for layer in self.layers:
-            layer.ensure_built(shape)
-            layer.check_input(shape)
-            shape = layer.compute_output_shape(shape)
-        self.input_shape, self.output_shape = (None, *input_shape[1:]), shape
+        with self._all_or_nothing(self.layers):
+            self.output_shape = _built_output_shape(self.layers, shape)
+        self.input_shape = shape
+
+    @contextmanager
+    def _all_or_nothing(self, layers: Sequence[Layer]) -> Iterator[None]:
+        """If an error comes out of the body, these layers and the random generator are as before."""
+        attributes = [{**vars(layer), "weights": list(layer.weights)} for layer in layers]
+        random_state = self.rng.bit_generator.state
+        try:
+            yield
+        except BaseException:
+            for layer, before in zip(layers, attributes, strict=True):
+                layer.__dict__ = before
+            self.rng.bit_generator.state = random_state
+            raise
 
     def shape_for(self, input_shape: Shape) -> Shape:
         """Return the shape of the output, and raise ValueError if an input of this shape does not fit.
@@ -201,6 +218,15 @@ class Network:
         raise ValueError(
             f"{self.name}: no layer '{name}'; there are: {', '.join(layer.name for layer in self.layers)}"
         )
+
+
+def _built_output_shape(layers: Sequence[Layer], shape: Shape) -> Shape:
+    """Build layers in a row for an input of this shape and return the shape of the output."""
+    for layer in layers:
+        layer.ensure_built(shape)
+        layer.check_input(shape)
+        shape = layer.compute_output_shape(shape)
+    return shape
 
 
 def _as_dtype(x: Array, dtype: np.dtype[Any]) -> Array:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import secrets
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -21,8 +22,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from normkit import layers
+from normkit._checks import whole
 from normkit._registry import Registry
 from normkit.layers.base import Layer, set_variables
+from normkit.layers.variable import Variable
+from normkit.models.compiled import Compiled
 
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
@@ -32,6 +36,23 @@ __all__ = ["load_model", "save_model"]
 Array = NDArray[Any]
 FORMAT = "normkit model"
 VERSION = 1
+
+# What reading a file raises if its content is not what `save_model` writes. RuntimeError: it is encrypted, of another
+# zip version (NotImplementedError) or nested too deeply (RecursionError); OSError: an offset before its start.
+_FAULTS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    EOFError,
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 layer_registry: Registry[Layer] = Registry(
     "layer",
@@ -66,18 +87,14 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ValueError
-        If the model has no weights yet, or has a layer of another package.
+        If the model has no weights yet, or a layer, activation, initializer, optimizer, loss or metric is of a
+        class of another package. An existing file then stays as it is.
     """
     if model.input_shape is None:
         raise ValueError(f"{model.name}: is not built; give input_shape, or call it on a batch before saving")
-    for layer in model.layers:
-        if type(layer).__name__ not in layer_registry.names:
-            raise ValueError(
-                f"{model.name}: cannot save layer '{layer.name}' of type {type(layer).__name__}; "
-                f"can: {', '.join(layer_registry.names)}"
-            )
     compiled = model.compiled_state
-    arrays = {_weight_key(i, w.name): w.value for i, layer in enumerate(model.layers) for w in layer.weights}
+    weights = _by_key(model)
+    arrays = {f"weights/{key}.npy": weight.value for key, weight in weights.items()}
     config: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -89,10 +106,12 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
         "compile": None if compiled is None else compiled.get_config(),
     }
     if compiled is not None and compiled.flat is not None:
+        key_of = {id(weight): key for key, weight in weights.items()}
         config["iterations"] = compiled.optimizer.iterations
-        for slot, flat in compiled.optimizer.slots.items():
-            parts = compiled.flat.split(flat)
-            arrays |= {f"optimizer/{slot}/{i}.npy": part for i, part in enumerate(parts)}
+        config["trained"] = [key_of[id(weight)] for weight in compiled.flat.variables]
+        for slot, state in compiled.optimizer.slots.items():
+            for key, part in zip(config["trained"], compiled.flat.split(state), strict=True):
+                arrays[f"optimizer/{slot}/{key}.npy"] = part
     _write(Path(path), config, arrays)
 
 
@@ -114,12 +133,15 @@ def load_model(path: str | os.PathLike[str], compile: bool = True) -> Sequential
         If it is not a model file, is damaged, or comes from a newer version. Nothing in a file is ever
         executed.
     """
-    config, arrays = _read(Path(path))
-    try:
-        return _restored(config, arrays, compile)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: is not a valid model: {reason}") from error
+    path = Path(path)
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                config, arrays = _read(archive)
+            return _restored(config, arrays, compile)
+        except _FAULTS as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else _first_line(error)
+            raise ValueError(f"{path}: cannot be read as a normkit model: {reason}") from error
 
 
 def _restored(config: Mapping[str, Any], arrays: Mapping[str, Array], compile: bool) -> Sequential:
@@ -130,28 +152,45 @@ def _restored(config: Mapping[str, Any], arrays: Mapping[str, Array], compile: b
         name=config["name"],
         dtype=config["dtype"],
     )
-    for i, layer in enumerate(model.layers):
-        values = [arrays[_weight_key(i, w.name)] for w in layer.weights]
-        set_variables(f"layer '{layer.name}'", layer.weights, values)
+    weights = _by_key(model)
+    set_variables("the model", list(weights.values()), [arrays[f"weights/{key}.npy"] for key in weights])
     if compile and config["compile"] is not None:
         model.compile(**config["compile"])
-        compiled = model.compiled_state
-        if "iterations" in config and compiled is not None:
-            flat = compiled.prepare_training()
-            optimizer = compiled.optimizer
-            optimizer.iterations = int(config["iterations"])
-            for slot, state in optimizer.slots.items():
-                for i, part in enumerate(flat.split(state)):
-                    saved = arrays[f"optimizer/{slot}/{i}.npy"]
-                    if saved.shape != part.shape:
-                        raise ValueError(f"'{slot}' {i} must have shape {part.shape}, got {saved.shape}")
-                    part[...] = saved
+        if "iterations" in config:
+            _restore_optimizer(model.require_compiled("load"), weights, config, arrays)
     model.rng.bit_generator.state = config["random_state"]
     return model
 
 
-def _weight_key(index: int, name: str) -> str:
-    return f"weights/{index}/{name}.npy"
+def _restore_optimizer(
+    compiled: Compiled,
+    weights: Mapping[str, Variable],
+    config: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+) -> None:
+    """Lay out the weights that were trained, whichever of them are frozen now, and fill the optimizer's state."""
+    trainable = {key: weight for key, weight in weights.items() if weight.trainable}
+    trained = {key: trainable[key] for key in config["trained"]}
+    flat = compiled.lay_out(list(trained.values()))
+    compiled.optimizer.iterations = whole("iterations", config["iterations"])
+    for slot, state in compiled.optimizer.slots.items():
+        for key, part in zip(trained, flat.split(state), strict=True):
+            saved = arrays[f"optimizer/{slot}/{key}.npy"]
+            if saved.shape != part.shape:
+                raise ValueError(f"'{slot}' of {key} must have shape {part.shape}, got {saved.shape}")
+            part[...] = saved
+
+
+def _by_key(model: Sequential) -> dict[str, Variable]:
+    """All weights, by the index of their layer and their name: '0/kernel'."""
+    return {f"{i}/{w.name}": w for i, layer in enumerate(model.layers) for w in layer.weights}
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy number among the arguments of a layer as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"cannot save {value!r}, an argument of type {type(value).__name__}")
 
 
 def _write(path: Path, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
@@ -159,7 +198,7 @@ def _write(path: Path, config: Mapping[str, Any], arrays: Mapping[str, Array]) -
     try:
         with temporary.open("xb") as file:
             with zipfile.ZipFile(file, "w") as archive:
-                archive.writestr("config.json", json.dumps(config, indent=1))
+                archive.writestr("config.json", json.dumps(config, indent=1, default=_plain))
                 for name, array in arrays.items():
                     with archive.open(name, "w", force_zip64=True) as member:
                         npy.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
@@ -170,30 +209,21 @@ def _write(path: Path, config: Mapping[str, Any], arrays: Mapping[str, Array]) -
         temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if "config.json" not in names:
-                raise ValueError(f"{path}: is not a normkit model: a zip archive, but without config.json")
-            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise ValueError(f"{path}: is not a normkit model: it is compressed, which those never are")
-            config = json.loads(archive.read("config.json"))
-            if not isinstance(config, dict) or config.get("format") != FORMAT:
-                raise ValueError(f"{path}: is not a normkit model: config.json is of another kind")
-            if config.get("version") != VERSION:
-                raise ValueError(
-                    f"{path}: has format version {config.get('version')}, this normkit reads {VERSION}"
-                )
-            arrays = {name: _array(path, archive, name) for name in names if name.endswith(".npy")}
-            return config, arrays
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: is not a normkit model or is damaged: {error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: is damaged: {error}") from error
+def _read(archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, Array]]:
+    names = archive.namelist()
+    if "config.json" not in names:
+        raise ValueError("it is a zip archive without config.json")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise ValueError("it is compressed, which those never are")
+    config = json.loads(archive.read("config.json"))
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError("config.json is of another kind")
+    if config.get("version") != VERSION:
+        raise ValueError(f"it has format version {config.get('version')}, this normkit reads {VERSION}")
+    return config, {name: _array(archive, name) for name in names if name.endswith(".npy")}
 
 
-def _array(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
+def _array(archive: zipfile.ZipFile, name: str) -> Array:
     """Read one array; its size is that of the bytes that are there, whatever its header claims."""
     file = io.BytesIO(archive.read(name))
     try:
@@ -204,5 +234,9 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
             raise ValueError(f"expected float32 or float64, got {dtype}")
         flat = np.frombuffer(file.read(), dtype)
         return flat.reshape(shape, order="F" if fortran_order else "C")
-    except ValueError as error:
-        raise ValueError(f"{path}: '{name}' is damaged: {str(error).splitlines()[0]}") from error
+    except _FAULTS as error:
+        raise ValueError(f"'{name}' is damaged: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple, overload
 
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import positive_integer
+from normkit._checks import positive_integer, whole
 from normkit.callbacks import Callback, CallbackList, History, progress
 from normkit.data.minibatches import Last, MiniBatches
-from normkit.models.evaluation import CompiledNetwork, Verbose, flattened, given_or_default
-from normkit.models.inputs import Samples, as_samples, endless, split_validation
+from normkit.models.evaluation import Model, Verbose, flattened, given_or_default
+from normkit.models.inputs import as_samples, endless, split_validation
 from normkit.models.interrupt import StepGuard
 from normkit.models.saving import save_model
 from normkit.models.summary import summary_lines
@@ -25,13 +25,20 @@ Array = NDArray[Any]
 
 
 class _Validation(NamedTuple):
-    samples: Samples
     batches: MiniBatches
     every: int
 
 
-class Sequential(CompiledNetwork):
+class Sequential(Model):
     """A stack of layers that learns from arrays, with the methods of Keras 3's class of that name.
+
+    Where it differs from Keras 3 on purpose:
+
+    - A batch with one value per channel moves the moving mean of a `BatchNormalization` and leaves its
+      moving variance, for one value has no variance to tell; Keras takes 0.
+    - ``fit(last=...)`` says what becomes of samples left over from full batches; Keras keeps them.
+    - With `steps_per_epoch` the next epoch goes on in the data where this one stopped.
+    - Logs and `History.history` have the loss first, then the metrics in the order of `compile`.
 
     Parameters
     ----------
@@ -71,6 +78,7 @@ class Sequential(CompiledNetwork):
         sample_weight: ArrayLike | None = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
+        *,
         validation_batch_size: int | None = None,
         validation_freq: int = 1,
         last: Last = "keep",
@@ -128,7 +136,8 @@ class Sequential(CompiledNetwork):
         shown = progress(verbose)
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = split_validation(x, y, sample_weight, validation_split)
-        samples = as_samples(self, compiled.loss, x, y, sample_weight, class_weight)
+        samples = as_samples(compiled, x, y, sample_weight, class_weight)
+        run = range(whole("fit: initial_epoch", initial_epoch), whole("fit: epochs", epochs))
         steps = None if steps_per_epoch is None else positive_integer("fit: steps_per_epoch", steps_per_epoch)
         if steps is not None and batch_size is None:
             batch_size = math.ceil(len(samples.x) / steps)
@@ -142,15 +151,15 @@ class Sequential(CompiledNetwork):
         self.history = History()
         params = {"verbose": verbose, "epochs": epochs, "steps": steps or len(batches)}
         with CallbackList([*shown, *(callbacks or ()), self.history], self, params) as listeners:
-            self._run_epochs(range(initial_epoch, epochs), batches, steps, validation, listeners)
+            self._run_epochs(run, batches, steps, validation, listeners)
         return self.history
 
     def _validation(self, data: Sequence[ArrayLike], batch_size: int, every: int) -> _Validation:
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
             raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
-        samples = as_samples(self, self.require_compiled("fit").loss, *data)
+        samples = as_samples(self.require_compiled("fit"), *data)
         batches = MiniBatches(*samples.arrays, batch_size=batch_size, shuffle=False)
-        return _Validation(samples, batches, positive_integer("fit: validation_freq", every))
+        return _Validation(batches, positive_integer("fit: validation_freq", every))
 
     def _run_epochs(
         self,
@@ -167,10 +176,10 @@ class Sequential(CompiledNetwork):
         listeners.call("on_train_begin")
         for epoch in epochs:
             listeners.call("on_epoch_begin", epoch)
-            compiled.prepare(batches.arrays[1])
+            compiled.reset_metrics()
             logs = self._train_epoch(batches if steps is None else islice(stream, steps), listeners)
             if validation is not None and (epoch + 1) % validation.every == 0:
-                val_logs = self.run_test(validation.samples, validation.batches, listeners)
+                val_logs = self.run_test(validation.batches, listeners)
                 logs |= {f"val_{name}": value for name, value in val_logs.items()}
             listeners.call("on_epoch_end", epoch, logs)
             if self.stop_training:
@@ -221,9 +230,9 @@ class Sequential(CompiledNetwork):
     ) -> float | list[float] | dict[str, float]:
         """Do one training step on this batch; return its loss and metrics, as `evaluate` does."""
         compiled = self.require_compiled("train_on_batch")
-        samples = as_samples(self, compiled.loss, x, y, sample_weight, class_weight)
+        samples = as_samples(compiled, x, y, sample_weight, class_weight)
         compiled.prepare_training()
-        compiled.prepare(samples.y)
+        compiled.reset_metrics()
         compiled.train_step(*samples)
         return flattened(compiled.logs(), return_dict)
 
