@@ -69,7 +69,7 @@ def test_options_reach_the_model(call, table, tmp_path):
     code, out, _ = call(
         *("train", "--data", table, "--layers", "8, LN ,gelu,dropout:0.25,7,bn,tanh,5,sigmoid,4,relu,3"),
         *("--batch-size", 7, "--epochs", 1, "--optimizer", "sgd", "--lr", 0.05, "--last", "spread"),
-        *("--seed", 9, "--threads", 1, "--validation-split", 0.5, "--out", "deep/er/run"),
+        *("--seed", 9, "--validation-split", 0.5, "--out", "deep/er/run"),
     )
     assert code == 0
     text = " ".join(out.split())
@@ -79,7 +79,6 @@ def test_options_reach_the_model(call, table, tmp_path):
         " -> Dense(5) -> sigmoid -> Dense(4) -> relu -> Dense(3, softmax): " in text
     )
     assert "sgd, learning rate 0.05, batches of 7, seed 9" in text
-    assert normkit.get_num_threads() == 1
     model = load_model(tmp_path / "deep/er/run/model.npz")
     kinds = [type(layer).__name__ for layer in model.layers]
     dense = ["Dense", "Activation"]
@@ -247,7 +246,7 @@ def test_version_and_help(call):
     assert call("--version") == (0, f"normkit {normkit.__version__}\n", "")
     code, out, err = call("train", "--help")
     assert (code, err) == (0, "")
-    options = "data layers batch-size epochs optimizer lr last validation-split seed threads out quiet"
+    options = "data layers batch-size epochs optimizer lr last validation-split seed out quiet"
     assert all(f"--{option} " in out for option in options.split())
     assert "label, else target" in " ".join(out.split())
     code, out, err = call()

@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 __all__ = [
-    "MAX_THREADS",
     "Commands",
     "Parser",
     "add_data",
     "add_saved",
-    "add_threads",
     "count",
     "positive",
     "seed",
     "share",
 ]
 
-MAX_THREADS = 1024  # with more than a machine can start, OpenMP ends the process
 
 DATA_HELP = """\
 data formats:
@@ -61,22 +58,11 @@ def add_data(parser: Parser, default: str) -> None:
 
 
 def add_saved(parser: Parser) -> None:
-    """Add what a command on a saved model takes: MODEL, --data and --threads."""
+    """Add what a command on a saved model takes: MODEL and --data."""
     parser.add_argument(
         "model", type=Path, metavar="MODEL", help="folder that train wrote, or the model in it"
     )
     add_data(parser, "what the model was trained on")
-    add_threads(parser)
-
-
-def add_threads(parser: Parser) -> None:
-    """Add --threads."""
-    parser.add_argument(
-        "--threads",
-        type=threads,
-        metavar="N",
-        help="threads of the normalization kernels; default: all cores",
-    )
 
 
 def count(text: str) -> int:
@@ -89,16 +75,10 @@ def seed(text: str) -> int:
     return _whole(text, 0)
 
 
-def threads(text: str) -> int:
-    """Parse a whole number from 1 to MAX_THREADS."""
-    return _whole(text, 1, MAX_THREADS)
-
-
-def _whole(text: str, least: int, most: int | None = None) -> int:
+def _whole(text: str, least: int) -> int:
     # A longer number is one that int() refuses to read.
-    if not (text.isdecimal() and len(text) < 1000 and least <= int(text) <= (most or int(text))):
-        limits = f"from {least}" if most is None else f"from {least} to {most}"
-        raise argparse.ArgumentTypeError(f"expected a whole number {limits}, got '{text[:30]}'")
+    if not (text.isdecimal() and len(text) < 1000 and least <= int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got '{text[:30]}'")
     return int(text)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-import normkit
 from normkit.cli.arguments import Commands, add_saved
 from normkit.cli.saved import Run, division
 
@@ -27,7 +26,6 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the number of rows, the loss and the accuracy."""
-    normkit.set_num_threads(arguments.threads)
     saved = Run(arguments.model)
     x, y = saved.held_out(arguments.data)
     results = saved.model.evaluate(x, y, verbose=0, return_dict=True)

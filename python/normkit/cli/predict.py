@@ -10,7 +10,6 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-import normkit
 from normkit.cli.arguments import Commands, add_saved
 from normkit.cli.outputs import output_file
 from normkit.cli.saved import Run, division
@@ -36,7 +35,6 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the predictions."""
-    normkit.set_num_threads(arguments.threads)
     saved = Run(arguments.model)
     x = saved.features(arguments.data)
     probabilities = saved.model.predict(x, verbose=0)

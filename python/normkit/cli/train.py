@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-import normkit
 from normkit import optimizers
 from normkit.cli import architecture
-from normkit.cli.arguments import Commands, add_data, add_threads, count, positive, seed, share
+from normkit.cli.arguments import Commands, add_data, count, positive, seed, share
 from normkit.cli.outputs import claim, naming
 from normkit.cli.progress import EpochBar, EpochTable, has_terminal
 from normkit.cli.report import draw_curves, write_history
@@ -74,7 +73,6 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         help="of the split, the weights and the order; default: 0",
     )
-    add_threads(parser)
     option("--out", type=Path, metavar="FOLDER", help="new folder for the results; default: runs/NAME-NUMBER")
     option("--quiet", action="store_true", help="print nothing but the folder")
     parser.set_defaults(run=run)
@@ -82,7 +80,6 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and write the run folder; after Ctrl-C with the epochs that were finished."""
-    normkit.set_num_threads(arguments.threads)
     data = load(arguments.data or DIGITS, validation_split=arguments.validation_split, seed=arguments.seed)
     data = data._replace(x_train=as_rows(data.x_train), x_test=as_rows(data.x_test))
     labels = np.unique(np.concatenate([data.y_train, data.y_test]))

@@ -17,6 +17,10 @@ from normkit.stats import Moments, NormGradients, RunningStats
 
 __all__ = ["BatchNormalization", "LayerNormalization"]
 
+# Between two matrix products the waiting threads of OpenMP and of NumPy's BLAS take each other's cores, which costs far
+# more than a second thread brings to a normalization (docs/design.md has the figures). The products keep their threads.
+NUM_THREADS = 1
+
 Array = NDArray[Any]
 InitializerLike = str | dict[str, Any] | Initializer
 
@@ -181,7 +185,14 @@ class BatchNormalization(_Normalization):
         gamma, beta = self.affine()
         if not training:
             return ops.batch_norm(
-                x, gamma, beta, stats=self.stats, training=False, axis=self.axis, eps=self.epsilon
+                x,
+                gamma,
+                beta,
+                stats=self.stats,
+                training=False,
+                axis=self.axis,
+                eps=self.epsilon,
+                num_threads=NUM_THREADS,
             )
         self._used_batch_moments = self.trainable
         y, moments = ops.batch_norm(
@@ -193,6 +204,7 @@ class BatchNormalization(_Normalization):
             axis=self.axis,
             eps=self.epsilon,
             return_moments=True,
+            num_threads=NUM_THREADS,
         )
         self._saved = x, moments
         return y
@@ -201,7 +213,13 @@ class BatchNormalization(_Normalization):
         """See `normkit.ops.batch_norm_backward`."""
         x, moments = self.saved()
         gradients = ops.batch_norm_backward(
-            dy, x, moments, self.affine()[0], training=self._used_batch_moments, axis=self.axis
+            dy,
+            x,
+            moments,
+            self.affine()[0],
+            training=self._used_batch_moments,
+            axis=self.axis,
+            num_threads=NUM_THREADS,
         )
         self.store(gradients)
         return gradients.dx if input_gradient else None
@@ -273,15 +291,25 @@ class LayerNormalization(_Normalization):
         """Normalize each sample of x."""
         gamma, beta = self.affine()
         if not training:
-            return ops.layer_norm(x, gamma, beta, axis=self.axis, eps=self.epsilon)
-        y, moments = ops.layer_norm(x, gamma, beta, axis=self.axis, eps=self.epsilon, return_moments=True)
+            return ops.layer_norm(x, gamma, beta, axis=self.axis, eps=self.epsilon, num_threads=NUM_THREADS)
+        y, moments = ops.layer_norm(
+            x,
+            gamma,
+            beta,
+            axis=self.axis,
+            eps=self.epsilon,
+            return_moments=True,
+            num_threads=NUM_THREADS,
+        )
         self._saved = x, moments
         return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """See `normkit.ops.layer_norm_backward`."""
         x, moments = self.saved()
-        gradients = ops.layer_norm_backward(dy, x, moments, self.affine()[0], axis=self.axis)
+        gradients = ops.layer_norm_backward(
+            dy, x, moments, self.affine()[0], axis=self.axis, num_threads=NUM_THREADS
+        )
         self.store(gradients)
         return gradients.dx if input_gradient else None
 
