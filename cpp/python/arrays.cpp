@@ -1,7 +1,6 @@
 #include "python/arrays.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <numeric>
@@ -11,27 +10,6 @@ namespace normkit::python {
 namespace {
 
 constexpr int npy_float = 11, npy_double = 12, aligned_flag = 0x0100;
-
-std::string type_name(const py::handle& object) { return py::str(py::type::of(object).attr("__name__")); }
-
-bool is_native_float(const py::dtype& dtype) {
-  return (dtype.num() == npy_float || dtype.num() == npy_double) && dtype.byteorder() == '=';
-}
-
-py::object numpy(const char* function) { return py::module_::import("numpy").attr(function); }
-
-// A plain ndarray, or what np.asarray makes of a subclass of it.
-py::array as_array(const Operation& op, const char* name, const py::object& object) {
-  if (Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_)
-    return py::reinterpret_borrow<py::array>(object);
-  if (!py::isinstance<py::array>(object))
-    op.type_error(std::string(name) + " must be a numpy array, got " + type_name(object) +
-                  "; convert it with np.asarray(" + name + ", np.float32)");
-  if (py::isinstance(object, py::module_::import("numpy.ma").attr("MaskedArray")))
-    op.type_error(std::string(name) + " is a masked array, and masks are not supported; fill it first with " + name +
-                  ".filled(value)");
-  return numpy("asarray")(object);
-}
 
 struct Extent {
   std::uintptr_t begin, end;
@@ -47,188 +25,18 @@ Extent extent(const py::array& array) {
   return {begin, end + static_cast<std::uintptr_t>(array.itemsize())};
 }
 
-bool overlap(const py::array& a, const py::array& b) {
-  const Extent one = extent(a), other = extent(b);
-  if (one.begin >= other.end || other.begin >= one.end || one.begin == one.end || other.begin == other.end)
-    return false;
-  try {
-    return numpy("shares_memory")(a, b, 1 << 16).cast<bool>();
-  } catch (py::error_already_set& error) {  // too hard to tell in reasonable time
-    return true;
-  }
-}
-
-// Axes by size of stride must each step over all that the ones below reach.
-bool overlaps_itself(const py::array& array) {
-  std::vector<std::pair<py::ssize_t, py::ssize_t>> steps;
-  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
-    if (array.shape(i) == 0) return false;
-    if (array.shape(i) > 1) steps.emplace_back(std::abs(array.strides(i)), array.shape(i));
-  }
-  std::sort(steps.begin(), steps.end());
-  py::ssize_t reach = array.itemsize();
-  for (const auto& [stride, length] : steps) {
-    if (stride < reach) return true;
-    reach += stride * (length - 1);
-  }
-  return false;
-}
-
-bool same_memory(const py::array& a, const py::array& b) {
-  if (a.data() != b.data() || a.dtype().num() != b.dtype().num() || shape_of(a) != shape_of(b)) return false;
-  for (py::ssize_t i = 0; i < a.ndim(); ++i)
-    if (a.shape(i) > 1 && a.strides(i) != b.strides(i)) return false;
-  return true;
-}
-
 }  // namespace
 
-void Operation::type_error(const std::string& text) const { throw py::type_error(std::string(name) + ": " + text); }
-void Operation::value_error(const std::string& text) const { throw py::value_error(std::string(name) + ": " + text); }
+py::object numpy(const char* function) { return py::module_::import("numpy").attr(function); }
 
 py::dtype dtype_of(Scalar scalar) { return scalar == Scalar::f32 ? py::dtype::of<float>() : py::dtype::of<double>(); }
-
-std::string text_of(const Shape& shape) {
-  std::string text = "(";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return text + (shape.size() == 1 ? ",)" : ")");
-}
 
 Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
 
 Scalar scalar_of(const py::array& array) { return array.dtype().num() == npy_float ? Scalar::f32 : Scalar::f64; }
 
-py::array checked_input(const Operation& op, const char* name, const py::object& object) {
-  py::array array = as_array(op, name, object);
-  if (!is_native_float(array.dtype()))
-    op.type_error(std::string(name) + " must be float32 or float64 in native byte order, got " +
-                  std::string(py::str(array.dtype())) + "; convert it with " + name + ".astype(np.float32)");
-  return is_aligned(array) ? array : contiguous(array);
-}
-
-py::array checked_like(const Operation& op, const char* name, const py::object& object, Scalar scalar,
-                       const Shape& shape) {
-  py::array array = as_array(op, name, object);
-  if (!is_native_float(array.dtype()) || scalar_of(array) != scalar) {
-    const std::string wanted = py::str(dtype_of(scalar));
-    op.type_error(std::string(name) + " must be " + wanted + " like x, got " + std::string(py::str(array.dtype())) +
-                  "; convert it with " + name + ".astype(np." + wanted + ")");
-  }
-  if (shape_of(array) != shape)
-    op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(array)));
-  return is_aligned(array) ? array : contiguous(array);
-}
-
-py::array checked_parameter(const Operation& op, const char* name, const py::object& object, Scalar scalar,
-                            const Shape& shape) {
-  if (object.is_none()) return py::array(dtype_of(scalar), Shape{});
-  return contiguous(checked_like(op, name, object, scalar, shape));
-}
-
-py::array_t<double> checked_moments(const Operation& op, const char* name, const py::object& object,
-                                    const Shape& shape) {
-  if (object.is_none()) op.type_error(std::string(name) + " must be an array of numbers, got None");
-  const py::array given =
-      py::isinstance<py::array>(object) ? as_array(op, name, object) : py::array(numpy("asarray")(object));
-  if (std::string("fiu").find(given.dtype().kind()) == std::string::npos)
-    op.type_error(std::string(name) + " must be an array of real numbers, got " + std::string(py::str(given.dtype())));
-  if (shape_of(given) != shape)
-    op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(given)) +
-                   "; pass the moments that the forward pass returned for this x and axis");
-  return contiguous(given.attr("astype")("float64", py::arg("copy") = false));
-}
-
-double checked_eps(const Operation& op, const py::object& object) {
-  const double eps = PyFloat_AsDouble(object.ptr());
-  if (eps == -1.0 && PyErr_Occurred() != nullptr) {
-    if (PyErr_ExceptionMatches(PyExc_TypeError) == 0) throw py::error_already_set();
-    PyErr_Clear();
-    op.type_error("eps must be a number, got " + type_name(object));
-  }
-  if (!(std::isfinite(eps) && eps >= 0.0))
-    op.value_error("eps must be finite and not negative, got " + std::string(py::str(object)));
-  return eps;
-}
-
-namespace {
-
-// Whether the object stands for an integer; what else goes wrong in asking for it is raised.
-bool as_integer(const py::handle& object, py::ssize_t& value) {
-  value = PyNumber_AsSsize_t(object.ptr(), PyExc_OverflowError);
-  if (value != -1 || PyErr_Occurred() == nullptr) return true;
-  if (PyErr_ExceptionMatches(PyExc_TypeError) == 0 && PyErr_ExceptionMatches(PyExc_OverflowError) == 0)
-    throw py::error_already_set();
-  PyErr_Clear();
-  return false;
-}
-
-int axis_in_range(const Operation& op, py::ssize_t axis, py::ssize_t ndim) {
-  if (axis < -ndim || axis >= ndim)
-    op.value_error("axis " + std::to_string(axis) + " is out of range for x with " + std::to_string(ndim) +
-                   (ndim == 1 ? " axis" : " axes"));
-  return static_cast<int>(axis < 0 ? axis + ndim : axis);
-}
-
-}  // namespace
-
-int checked_threads(const Operation& op, const py::object& object) {
-  if (object.is_none()) return 0;
-  py::ssize_t threads = 0;
-  if (!as_integer(object, threads) || threads < 1 || threads > 1 << 20)
-    op.value_error("num_threads must be a positive integer or None, got " + std::string(py::repr(object)));
-  return static_cast<int>(threads);
-}
-
-int checked_axis(const Operation& op, const py::object& object, py::ssize_t ndim) {
-  py::ssize_t axis = 0;
-  if (!as_integer(object, axis)) op.type_error("axis must be an integer, got " + std::string(py::repr(object)));
-  return axis_in_range(op, axis, ndim);
-}
-
-std::vector<int> checked_axes(const Operation& op, const py::object& object, py::ssize_t ndim) {
-  std::vector<int> axes;
-  py::ssize_t axis = 0;
-  if (as_integer(object, axis)) {
-    axes.push_back(axis_in_range(op, axis, ndim));
-    return axes;
-  }
-  const bool text = py::isinstance<py::str>(object) || py::isinstance<py::bytes>(object);
-  bool integers = PySequence_Check(object.ptr()) != 0 && !text;
-  if (integers)
-    for (const py::handle item : object) {
-      integers = integers && as_integer(item, axis);
-      if (integers) axes.push_back(axis_in_range(op, axis, ndim));
-    }
-  if (!integers) op.type_error("axis must be an integer or a tuple of integers, got " + std::string(py::repr(object)));
-  std::sort(axes.begin(), axes.end());
-  if (axes.empty()) op.value_error("axis must name at least one axis, got an empty sequence");
-  if (std::adjacent_find(axes.begin(), axes.end()) != axes.end())
-    op.value_error("axis names an axis twice: " + std::string(py::repr(object)));
-  return axes;
-}
-
-py::object checked_out(const Operation& op, const py::object& out, const py::array& x,
-                       const std::vector<Operand>& operands) {
-  if (out.is_none()) return out;
-  const py::array array = as_array(op, "out", out);
-  if (!is_native_float(array.dtype()) || scalar_of(array) != scalar_of(x))
-    op.type_error("out must be " + std::string(py::str(x.dtype())) + " like x, got " +
-                  std::string(py::str(array.dtype())));
-  if (shape_of(array) != shape_of(x))
-    op.value_error("out must have the shape of x, " + text_of(shape_of(x)) + ", got " + text_of(shape_of(array)));
-  if (!array.writeable()) op.value_error("out is read-only; pass a writable array");
-  if (overlaps_itself(array))
-    op.value_error("out has elements that share memory, by strides of " +
-                   text_of(Shape(array.strides(), array.strides() + array.ndim())) + "; pass memory for each element");
-  for (const Operand& operand : operands) {
-    if (!py::isinstance<py::array>(operand.array)) continue;
-    const auto other = py::reinterpret_borrow<py::array>(operand.array);
-    if ((operand.may_be_out && same_memory(array, other)) || !overlap(array, other)) continue;
-    op.value_error(std::string("out overlaps ") + operand.name +
-                   (operand.may_be_out ? std::string(" in part; pass out=") + operand.name + " itself or other memory"
-                                       : std::string("; pass other memory")));
-  }
-  return array;
+bool is_native_float(const py::dtype& dtype) {
+  return (dtype.num() == npy_float || dtype.num() == npy_double) && dtype.byteorder() == '=';
 }
 
 bool is_c_contiguous(const py::array& array) { return (array.flags() & py::array::c_style) != 0; }
@@ -278,5 +86,39 @@ py::array copy_in_layout(const py::array& array, const py::array& like) {
 }
 
 void copy_to(const py::array& destination, const py::array& source) { numpy("copyto")(destination, source); }
+
+bool overlap(const py::array& a, const py::array& b) {
+  const Extent one = extent(a), other = extent(b);
+  if (one.begin >= other.end || other.begin >= one.end || one.begin == one.end || other.begin == other.end)
+    return false;
+  try {
+    return numpy("shares_memory")(a, b, 1 << 16).cast<bool>();
+  } catch (const py::error_already_set&) {  // too hard to tell in reasonable time
+    return true;
+  }
+}
+
+// Axes by size of stride must each step over all that the ones below reach.
+bool overlaps_itself(const py::array& array) {
+  std::vector<std::pair<py::ssize_t, py::ssize_t>> steps;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    if (array.shape(i) == 0) return false;
+    if (array.shape(i) > 1) steps.emplace_back(std::abs(array.strides(i)), array.shape(i));
+  }
+  std::sort(steps.begin(), steps.end());
+  py::ssize_t reach = array.itemsize();
+  for (const auto& [stride, length] : steps) {
+    if (stride < reach) return true;
+    reach += stride * (length - 1);
+  }
+  return false;
+}
+
+bool same_memory(const py::array& a, const py::array& b) {
+  if (a.data() != b.data() || a.dtype().num() != b.dtype().num() || shape_of(a) != shape_of(b)) return false;
+  for (py::ssize_t i = 0; i < a.ndim(); ++i)
+    if (a.shape(i) > 1 && a.strides(i) != b.strides(i)) return false;
+  return true;
+}
 
 }  // namespace normkit::python

@@ -3,7 +3,7 @@
 
 #include "norm/norm.hpp"
 #include "norm/threads.hpp"
-#include "python/arrays.hpp"
+#include "python/checks.hpp"
 #include "python/operations.hpp"
 
 namespace normkit::python {

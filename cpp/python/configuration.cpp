@@ -3,7 +3,7 @@
 
 #include "norm/dispatch.hpp"
 #include "norm/threads.hpp"
-#include "python/arrays.hpp"
+#include "python/checks.hpp"
 #include "python/operations.hpp"
 
 namespace normkit::python {

@@ -1,0 +1,49 @@
+// What the user passed, checked: each function returns what the plans may use, or raises an error that says what was
+// expected, what came, and how to mend it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "python/arrays.hpp"
+
+namespace normkit::python {
+
+// Prefix of the messages: the operation's name.
+struct Operation {
+  const char* name;
+  [[noreturn]] void type_error(const std::string& text) const;
+  [[noreturn]] void value_error(const std::string& text) const;
+};
+
+std::string text_of(const Shape& shape);
+
+// x: an aligned, native float32 or float64 array (copied if it is neither aligned nor a plain ndarray).
+py::array checked_input(const Operation& op, const char* name, const py::object& object);
+// An array that must have x's dtype and the given shape.
+py::array checked_like(const Operation& op, const char* name, const py::object& object, Scalar scalar,
+                       const Shape& shape);
+// None, or a contiguous array of the given shape: a weight or bias.
+py::array checked_parameter(const Operation& op, const char* name, const py::object& object, Scalar scalar,
+                            const Shape& shape);
+// float64, contiguous, of the given shape.
+py::array_t<double> checked_moments(const Operation& op, const char* name, const py::object& object,
+                                    const Shape& shape);
+double checked_eps(const Operation& op, const py::object& object);
+// 0 for None.
+int checked_threads(const Operation& op, const py::object& object);
+int checked_axis(const Operation& op, const py::object& object, py::ssize_t ndim);
+// One axis or a sequence of axes, sorted.
+std::vector<int> checked_axes(const Operation& op, const py::object& object, py::ssize_t ndim);
+
+// An operand that `out` may not overlap, except exactly where that is allowed.
+struct Operand {
+  const char* name;
+  py::object array;
+  bool may_be_out;
+};
+// `out` as a plain array, or None. Throws unless it is writable, of x's dtype and shape, and without partial overlap.
+py::object checked_out(const Operation& op, const py::object& out, const py::array& x,
+                       const std::vector<Operand>& operands);
+
+}  // namespace normkit::python
