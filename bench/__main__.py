@@ -1,11 +1,11 @@
-"""``python -m bench accuracy`` and ``python -m bench trainer``: each prints a table of what it measured."""
+"""``python -m bench accuracy | contract | trainer``: each prints a table of what it measured."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from bench import accuracy, trainer
+from bench import accuracy, contract, trainer
 
 
 def main() -> None:
@@ -13,6 +13,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     errors = commands.add_parser("accuracy", help="largest error of the forward pass against mean/σ")
     errors.add_argument("--picture", type=Path, help="also draw the table into this PNG file")
+    commands.add_parser("contract", help="errors of every result as a share of the contract's bounds")
     steps = commands.add_parser("trainer", help="time of the tutorial example, per step and per epoch")
     steps.add_argument(
         "--data", type=Path, help="folder of IDX files; default: random digits of MNIST's shape"
@@ -21,6 +22,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "accuracy":
         accuracy.run(arguments.picture)
+    elif arguments.command == "contract":
+        contract.run()
     else:
         trainer.run(arguments.data, arguments.rounds)
 
