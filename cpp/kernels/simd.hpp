@@ -81,10 +81,6 @@ NORMKIT_INLINE Mask<T> first_lanes(Index n) {
 
 // Lanes outside the part become +0.
 template <class T>
-NORMKIT_INLINE Vec<T> keep(Vec<T> v, Full) {
-  return v;
-}
-template <class T>
 NORMKIT_INLINE Vec<T> keep(Vec<T> v, Part part) {
   return reinterpret_cast<Vec<T>>(reinterpret_cast<Mask<T>>(v) & first_lanes<T>(part.n));
 }

@@ -113,7 +113,7 @@ struct Kernels {
   void (*normalize)(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine);
 
   // dx of the rows [begin, end); adds Σ dy·x̂ and Σ dy to dweight and dbias, accumulators of cols columns.
-  // Rows whose rstd is out of range are left out of dx and dweight; returns how many those are.
+  // Rows whose rstd is out of range are left out altogether; returns how many those are.
   Index (*layer_norm_backward_rows)(const LayerNormBackward<T>& args, Index begin, Index end, double* dweight,
                                     double* dbias);
   // The same for the columns [first, first + cols) of all rows [0, end), the row sums being known.
