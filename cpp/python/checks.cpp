@@ -69,7 +69,8 @@ py::array_t<double> checked_moments(const Operation& op, const char* name, const
   if (shape_of(given) != shape)
     op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(given)) +
                    "; pass the moments that the forward pass returned for this x and axis");
-  return contiguous(given.attr("astype")("float64", py::arg("copy") = false));
+  if (is_native_float(given.dtype()) && scalar_of(given) == Scalar::f64) return contiguous(given);
+  return contiguous(given.attr("astype")("float64"));
 }
 
 double checked_eps(const Operation& op, const py::object& object) {
