@@ -387,3 +387,11 @@ def test_an_extreme_row_leaves_the_others_alone(rng: np.random.Generator) -> Non
         others = np.arange(20) != 7
         assert np.array_equal(results[0][0][others], results[1][0][others])
         assert np.array_equal(results[0][1][others], results[1][1][others])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_out_over_the_running_statistics_is_refused(training: bool) -> None:
+    stats = nk.RunningStats(64)
+    with pytest.raises(ValueError, match=r"batch_norm: out overlaps stats\.mean; pass other memory"):
+        nk.batch_norm(X[:1], stats=stats, training=training, out=stats.mean.reshape(1, 64))
+    assert stats.count == 0

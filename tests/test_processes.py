@@ -123,9 +123,14 @@ def test_the_callers_rounding_mode_neither_matters_nor_changes() -> None:
     import normkit as nk
     libm = ctypes.CDLL(ctypes.util.find_library("m"))
     x = np.random.default_rng(0).standard_normal((900, 700)).astype(np.float32)
+    extreme, upstream = np.random.default_rng(1).standard_normal((2, 40, 9001))
+    extreme *= 1e200
     def bits():
         y, moments = nk.layer_norm(x, return_moments=True)
-        return b"".join(a.tobytes() for a in (y, *moments, *nk.layer_norm_backward(x, x, moments), nk.batch_norm(x)))
+        parts = [y, *moments, *nk.layer_norm_backward(x, x, moments), nk.batch_norm(x)]
+        y, moments = nk.layer_norm(extreme, return_moments=True)
+        parts += [y, *moments, *nk.layer_norm_backward(upstream, extreme, moments)]
+        return b"".join(a.tobytes() for a in parts)
     expected = bits()
     for mode in (0x400, 0x800, 0xC00):
         libm.fesetround(mode)

@@ -35,12 +35,16 @@ inline Affine<T> standardize(Sum mean, double rstd) {
   return {center, static_cast<T>(rstd), static_cast<T>(-c * rstd)};
 }
 
+inline bool is_rounding(double rest, double mean) {
+  const double most = 0x1p-51 * (mean < 0.0 ? -mean : mean);
+  return rest <= most && rest >= -most;
+}
+
 // The mean of x to twice double precision, given that `mean` is the mean that the forward pass rounded to double.
 // A mean that is further off than rounding explains was not computed from this x, and stands as it is.
 inline Sum refine_mean(double mean, Sum exact) {
   const double rest = (exact.hi - mean) + exact.lo;
-  const double rounding = 0x1p-51 * (mean < 0.0 ? -mean : mean);
-  return {mean, rest <= rounding && rest >= -rounding ? rest : 0.0};
+  return {mean, is_rounding(rest, mean) ? rest : 0.0};
 }
 
 // With x̂ = (x − mean)·rstd: dx = rstd·(g − mean(g) − x̂·mean(g·x̂)).

@@ -33,7 +33,7 @@ class Pieces {
   Runs whole() const { return {shape_.outer, shape_.channels * shape_.inner, shape_.inner}; }
 
  private:
-  static constexpr Index limit = 16384 / static_cast<Index>(sizeof(T));
+  static constexpr Index limit = piece_elements<T>;
   ChannelShape shape_;
   Index per_run_, runs_each_, count_;
 };

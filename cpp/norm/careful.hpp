@@ -55,12 +55,12 @@ CarefulMoments<T> careful_moments(const T* x, Runs runs, double eps) {
   return {mean, var, reciprocal_root(var + W(std::scalbn(eps, -2 * exponent))), exponent};
 }
 
-// Statistics that do not come from x.
+// Statistics that do not come from x; nobody asks for their variance.
 template <class T>
-CarefulMoments<T> careful_constants(double mean, double var, Wider<T> rstd) {
+CarefulMoments<T> careful_constants(double mean, Wider<T> rstd) {
   using W = Wider<T>;
   const int exponent = std::fabs(mean) > 0x1p1000 ? 4 : 0;  // x − mean must not overflow
-  return {scaled(W(mean), -exponent), scaled(W(var), -2 * exponent), scaled(rstd, exponent), exponent};
+  return {scaled(W(mean), -exponent), 0.0, scaled(rstd, exponent), exponent};
 }
 
 // weight(i) and bias(i): the parameters of the i-th element.
@@ -88,7 +88,7 @@ CarefulGradient<T> careful_gradient(const T* dy, const T* x, Runs runs, double m
   using W = Wider<T>;
   CarefulMoments<T> moments = careful_moments(x, runs, 0.0);
   const Sum exact = sum_of(scaled(moments.mean, moments.exponent));
-  if (refine_mean(mean, exact).lo != exact.hi - mean + exact.lo) moments.mean = W(std::scalbn(mean, -moments.exponent));
+  if (!is_rounding((exact.hi - mean) + exact.lo, mean)) moments.mean = W(std::scalbn(mean, -moments.exponent));
   moments.rstd = W(std::scalbn(rstd, moments.exponent));
   const W count = static_cast<double>(runs.outer * runs.inner);
   W g_sum = 0.0, gx_sum = 0.0;

@@ -79,8 +79,7 @@ template <class T>
 void careful_channel(const BatchNormForward<T>& args, Index channel, const T* x, T* y, Runs runs, bool training) {
   using W = Wider<T>;
   const auto given = [&] {
-    const double var = args.var[channel];
-    return careful_constants<T>(args.mean[channel], var, reciprocal_root(W(var) + W(args.eps)));
+    return careful_constants<T>(args.mean[channel], reciprocal_root(W(args.var[channel]) + W(args.eps)));
   };
   const CarefulMoments<T> moments = training ? careful_moments(x, runs, args.eps) : given();
   if (training) {
@@ -99,7 +98,7 @@ void careful_channel_gradients(const BatchNormBackward<T>& args, Index channel, 
   const T *dy = args.dy + first, *x = args.x + first;
   T* dx = args.dx + first;
   const double mean = args.mean[channel], rstd = args.rstd[channel];
-  CarefulGradient<T> gradient{careful_constants<T>(mean, 0.0, W(rstd)), rstd, 0.0, 0.0};
+  CarefulGradient<T> gradient{careful_constants<T>(mean, W(rstd)), rstd, 0.0, 0.0};
   if (training) gradient = careful_gradient(dy, x, runs, mean, rstd, [](Index) { return 1.0; });
   const W dy_scale = W(weight_of(args.weight, channel)) * W(rstd);
   W dweight = 0.0, dbias = 0.0;

@@ -4,7 +4,6 @@
 // Long rows are cut into chunks that fit the first-level cache; their statistics are merged in chunk order, so that a
 // single row of a million elements uses every thread and still has one result.
 #include <cmath>
-#include <vector>
 
 #include "kernels/coefficients.hpp"
 #include "norm/careful.hpp"
@@ -16,9 +15,8 @@
 namespace normkit {
 namespace {
 
-// 16 KB, half of a usual first-level cache.
 template <class T>
-constexpr Index chunk_cols = 16384 / static_cast<Index>(sizeof(T));
+constexpr Index chunk_cols = piece_elements<T>;
 // Backward, a tile of rows of x and dy up to this length stays in a second-level cache.
 constexpr Index fused_backward_cols = 8192;
 
@@ -203,9 +201,7 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
   const Scratch<RowGradient<T>> gradients(rows);
   const Scratch<Sum> means(rows);
   const Scratch<double> accumulators(threads * 2 * planes * block_cols);
-  std::vector<CarefulGradient<T>> careful;
-  for (Index r = 0; r < rows; ++r)
-    if (is_out_of_range<T>(args.rstd[r])) careful.push_back(careful_row_gradient(args, r));
+  const Scratch<CarefulGradient<T>> careful(rows);
 
   const auto sums = [&](Index row, Index chunk) {
     const Index first = chunk * chunk_cols<T>;
@@ -214,6 +210,7 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
                                                        {1, 0, chunk_length<T>(cols, chunk)}, means[row]);
   };
   const auto finish = [&](Index row) {
+    if (is_out_of_range<T>(args.rstd[row])) careful[row] = careful_row_gradient(args, row);
     Wider<T> g = 0.0, gd = 0.0;
     for (Index chunk = 0; chunk < chunks; ++chunk) {
       g += widened<T>(parts[row * chunks + chunk].g);
@@ -226,9 +223,8 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
     double* db = dw + planes * count;
     std::fill(dw, dw + 2 * planes * count, 0.0);
     kernel.layer_norm_backward_columns(args, rows, first, count, gradients.data(), dw, db);
-    std::size_t next = 0;
-    for (Index r = 0; r < rows && next < careful.size(); ++r)
-      if (is_out_of_range<T>(args.rstd[r])) careful_columns(args, r, careful[next++], first, count, dw, db);
+    for (Index r = 0; r < rows; ++r)
+      if (is_out_of_range<T>(args.rstd[r])) careful_columns(args, r, careful[r], first, count, dw, db);
     combine(dw, 1, count, {0, count}, dweight + first, dbias + first);
   };
   parallel(threads, [&](const Team& team) {

@@ -6,6 +6,10 @@
 
 namespace normkit {
 
+// Elements of a piece: 16 KB, half of a usual first-level cache.
+template <class T>
+constexpr Index piece_elements = 16384 / static_cast<Index>(sizeof(T));
+
 // first(item, piece), finish(item), second(item, piece) for every item. With items enough for all, a member does whole
 // items, whose pieces are still in its cache at the second sweep (taken backwards), and nobody waits. Otherwise the
 // pieces of all items are shared out.

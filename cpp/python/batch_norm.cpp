@@ -97,11 +97,13 @@ class Running {
 
 struct ForwardArguments {
   const Operation op{"batch_norm"};
-  const py::object &x_object, &weight_object, &bias_object, &axis, &eps_object, &out, &num_threads;
+  const py::object &x_object, &weight_object, &bias_object, &running_mean, &running_var, &axis, &eps_object, &out,
+      &num_threads;
   bool return_moments;
 };
 
-// run(args, threads) fills y, mean, rstd and var; after(mean, var) commits what the result does not hold.
+// prepare checks and reads the running statistics; run(args, threads) fills y, mean, rstd and var; after(c, mean, var,
+// n) commits what the result does not hold.
 template <class Prepare, class Run, class After>
 py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, After&& after) {
   const Operation& op = given.op;
@@ -112,11 +114,14 @@ py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, 
   const py::array weight = checked_parameter(op, "weight", given.weight_object, scalar, view.channels());
   const py::array bias = checked_parameter(op, "bias", given.bias_object, scalar, view.channels());
   const double eps = checked_eps(op, given.eps_object);
-  const py::object target = checked_out(
-      op, given.out, x,
-      {{"x", given.x_object, true}, {"weight", given.weight_object, false}, {"bias", given.bias_object, false}});
+  const py::object target = checked_out(op, given.out, x,
+                                        {{"x", given.x_object, true},
+                                         {"weight", given.weight_object, false},
+                                         {"bias", given.bias_object, false},
+                                         {"stats.mean", given.running_mean, false},
+                                         {"stats.var", given.running_var, false}});
   py::array_t<double> mean(view.channels()), rstd(view.channels()), var(view.channels());
-  prepare(op, view, target, mean, var);
+  prepare(op, view.channels(), mean, var);
 
   py::array output = view.result(target);
   const Index bytes = 2 * x.nbytes();
@@ -139,14 +144,14 @@ py::object training(const py::object& x, const py::object& weight, const py::obj
                     const py::object& running_mean, const py::object& running_var, double momentum, bool unbiased,
                     const py::object& axis, const py::object& eps, const py::object& out, bool return_moments,
                     const py::object& num_threads) {
-  const ForwardArguments given{{"batch_norm"}, x, weight, bias, axis, eps, out, num_threads, return_moments};
+  const ForwardArguments given{{"batch_norm"}, x,   weight, bias,        running_mean,  running_var,
+                               axis,           eps, out,    num_threads, return_moments};
   std::vector<Running> running;
-  const auto prepare = [&](const Operation& op, const ChannelView& view, const py::object& target, auto&, auto&) {
-    running.emplace_back(op, "stats.mean", running_mean, view.channels());
-    running.emplace_back(op, "stats.var", running_var, view.channels());
+  const auto prepare = [&](const Operation& op, const Shape& channels, auto&, auto&) {
+    running.emplace_back(op, "stats.mean", running_mean, channels);
+    running.emplace_back(op, "stats.var", running_var, channels);
     running[0].require_writable(op, "stats.mean", running_mean);
     running[1].require_writable(op, "stats.var", running_var);
-    checked_out(op, target, view.array(), {{"stats.mean", running_mean, false}, {"stats.var", running_var, false}});
   };
   const auto run = [](const auto& args, int threads) { batch_norm_training(args, threads); };
   const auto update = [&](Index c, double mean, double var, Index count) {
@@ -161,13 +166,12 @@ py::object training(const py::object& x, const py::object& weight, const py::obj
 py::object inference(const py::object& x, const py::object& weight, const py::object& bias,
                      const py::object& running_mean, const py::object& running_var, const py::object& axis,
                      const py::object& eps, const py::object& out, bool return_moments, const py::object& num_threads) {
-  const ForwardArguments given{{"batch_norm"}, x, weight, bias, axis, eps, out, num_threads, return_moments};
-  const auto prepare = [&](const Operation& op, const ChannelView& view, const py::object& target, auto& mean,
-                           auto& var) {
-    const Running means(op, "stats.mean", running_mean, view.channels());
-    const Running vars(op, "stats.var", running_var, view.channels());
-    checked_out(op, target, view.array(), {{"stats.mean", running_mean, false}, {"stats.var", running_var, false}});
-    for (Index c = 0; c < view.shape().channels; ++c) {
+  const ForwardArguments given{{"batch_norm"}, x,   weight, bias,        running_mean,  running_var,
+                               axis,           eps, out,    num_threads, return_moments};
+  const auto prepare = [&](const Operation& op, const Shape& channels, auto& mean, auto& var) {
+    const Running means(op, "stats.mean", running_mean, channels);
+    const Running vars(op, "stats.var", running_var, channels);
+    for (Index c = 0; c < channels[0]; ++c) {
       mean.mutable_data()[c] = means.get(c);
       var.mutable_data()[c] = vars.get(c);
     }
