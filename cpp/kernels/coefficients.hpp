@@ -47,13 +47,19 @@ inline Sum refine_mean(double mean, Sum exact) {
   return {mean, is_rounding(rest, mean) ? rest : 0.0};
 }
 
+template <class T>
+inline void set_means(RowGradient<T>& row, double mean_g, double mean_gx) {
+  row.mean_g = static_cast<T>(mean_g);
+  row.mean_gx = static_cast<T>(mean_gx);
+}
+
 // With x̂ = (x − mean)·rstd: dx = rstd·(g − mean(g) − x̂·mean(g·x̂)).
 template <class T>
-inline RowGradient<T> row_gradient(GradientSums sums, Sum mean, double rstd, double count) {
+inline RowGradient<T> row_gradient(Sum mean, double rstd, double mean_g, double mean_gx) {
   const Affine<T> x_hat = standardize<T>(mean, rstd);
-  const double mean_g = (sums.g.hi + sums.g.lo) / count;
-  const double mean_gx = (sums.gd.hi + sums.gd.lo) * rstd / count;
-  return {x_hat.center, x_hat.scale, x_hat.shift, static_cast<T>(mean_g), static_cast<T>(mean_gx)};
+  RowGradient<T> row{x_hat.center, x_hat.scale, x_hat.shift, T(0), T(0)};
+  set_means(row, mean_g, mean_gx);
+  return row;
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ constexpr Kernels<T> table() {
   return {
       moments<T>,
       column_moments<T>,
+      merge_columns<T>,
       layer_norm_rows<T>,
       normalize<T>,
       layer_norm_backward_rows<T>,
@@ -30,6 +31,7 @@ constexpr Kernels<T> table() {
       column_affine<T>,
       gradient_sums<T>,
       column_gradient_sums<T>,
+      add_columns<T>,
       gradient_affine<T>,
       column_gradient_affine<T>,
   };

@@ -2,47 +2,133 @@
 
 namespace {
 
-template <bool has_weight, bool has_bias, class T>
-NORMKIT_INLINE void normalize_run(const T* x, T* y, const T* weight, const T* bias, Index count, Affine<T> affine) {
-  const Vec<T> center = broadcast(affine.center), scale = broadcast(affine.scale), shift = broadcast(affine.shift);
-  each_vector<T>(count, [&](Index i, auto n) {
-    Vec<T> v = fma(load(x + i, n) - center, scale, shift);
-    if constexpr (has_weight && has_bias)
-      v = fma(v, load(weight + i, n), load(bias + i, n));
-    else if constexpr (has_weight)
-      v = v * load(weight + i, n);
-    else if constexpr (has_bias)
-      v = v + load(bias + i, n);
-    store(y + i, v, n);
+// y = x̂·weight + bias for `rows` rows, `stride` apart, that share the loads of weight and bias.
+template <bool has_weight, bool has_bias, bool stream, int rows, class T>
+NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* bias, Index stride, Index cols,
+                                   const Affine<T>* affine) {
+  Vec<T> center[rows], scale[rows], shift[rows];
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r) {
+    center[r] = broadcast(affine[r].center);
+    scale[r] = broadcast(affine[r].scale);
+    shift[r] = broadcast(affine[r].shift);
+  }
+  each_vector_of<stream>(y, cols, [&](Index i, auto n) {
+    Vec<T> w = {}, b = {};
+    if constexpr (has_weight) w = load(weight + i, n);
+    if constexpr (has_bias) b = load(bias + i, n);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      Vec<T> v = fma(load(x + r * stride + i, n) - center[r], scale[r], shift[r]);
+      if constexpr (has_weight && has_bias)
+        v = fma(v, w, b);
+      else if constexpr (has_weight)
+        v = v * w;
+      else if constexpr (has_bias)
+        v = v + b;
+      store<stream>(y + r * stride + i, v, n);
+    }
   });
 }
 
-template <class T>
-void normalize(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine) {
+template <bool stream, int rows, class T>
+NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* bias, Index stride, Index cols,
+                                   const Affine<T>* affine) {
   if (weight && bias)
-    normalize_run<true, true>(x, y, weight, bias, n, affine);
+    normalize_rows<true, true, stream, rows>(x, y, weight, bias, stride, cols, affine);
   else if (weight)
-    normalize_run<true, false>(x, y, weight, bias, n, affine);
+    normalize_rows<true, false, stream, rows>(x, y, weight, bias, stride, cols, affine);
   else if (bias)
-    normalize_run<false, true>(x, y, weight, bias, n, affine);
+    normalize_rows<false, true, stream, rows>(x, y, weight, bias, stride, cols, affine);
   else
-    normalize_run<false, false>(x, y, weight, bias, n, affine);
+    normalize_rows<false, false, stream, rows>(x, y, weight, bias, stride, cols, affine);
 }
 
 template <class T>
+void normalize(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine, bool stream) {
+  if (stream)
+    normalize_rows<true, 1>(x, y, weight, bias, 0, n, &affine);
+  else
+    normalize_rows<false, 1>(x, y, weight, bias, 0, n, &affine);
+}
+
+// Up to wide_lanes rows, whose statistics are finished side by side in one vector.
+template <class T>
+struct RowTile {
+  Index first, rows, left_alone;
+  Affine<T> affine[wide_lanes];
+
+  // What in_range says of a row whose moments are stored already.
+  NORMKIT_INLINE void set(Index row, const LayerNormForward<T>& args, Sum mean, double var) {
+    double& rstd = args.rstd[first + row];
+    rstd = in_range<T>(rstd, var, args.eps, mean.hi);
+    left_alone += rstd == out_of_range;
+    affine[row] = standardize<T>(mean, rstd);
+  }
+};
+
+NORMKIT_INLINE void tile_statistics(const LayerNormForward<float>& args, RowTile<float>& tile) {
+  const double count = static_cast<double>(args.cols);
+  const float* x = args.x + tile.first * args.cols;
+  Vec<double> sums[wide_lanes] = {}, squares[wide_lanes] = {};
+  for (Index r = 0; r < tile.rows; ++r) {
+    WideLanes<float, pair_lanes> row_sums, row_squares;
+    add_powers(x + r * args.cols, args.cols, row_sums, row_squares);
+    sums[r] = row_sums.one_vector().hi;
+    squares[r] = row_squares.one_vector().hi;
+  }
+  const Vec<double> sum = lane_sums(sums), mean = sum / count;
+  Mask<double> cancels;
+  Vec<double> m2 = centred_squares(sum, mean, lane_sums(squares), cancels);
+  if (any(cancels))
+    for (Index r = 0; r < tile.rows; ++r)
+      if (cancels[r]) m2[r] = squares_about(x + r * args.cols, {1, 0, args.cols}, {mean[r], 0.0}).hi;
+  const Vec<double> var = m2 / count, rstd = 1.0 / square_root(var + args.eps);
+  const auto rows = Part{tile.rows};
+  store(args.mean + tile.first, mean, rows);
+  store(args.rstd + tile.first, rstd, rows);
+  for (Index r = 0; r < tile.rows; ++r) tile.set(r, args, {mean[r], 0.0}, var[r]);
+}
+
+NORMKIT_INLINE void tile_statistics(const LayerNormForward<double>& args, RowTile<double>& tile) {
+  const double count = static_cast<double>(args.cols);
+  for (Index r = 0; r < tile.rows; ++r) {
+    const BlockMoments stats = moments(args.x + (tile.first + r) * args.cols, {1, 0, args.cols});
+    args.mean[tile.first + r] = stats.mean.hi;
+    args.rstd[tile.first + r] = reciprocal_deviation<double>(stats.m2, count, args.eps);
+    tile.set(r, args, stats.mean, stats.m2.hi / count);
+  }
+}
+
+template <class T>
+NORMKIT_INLINE void normalize_tile(const LayerNormForward<T>& args, const RowTile<T>& tile) {
+  const T* x = args.x + tile.first * args.cols;
+  T* y = args.y + tile.first * args.cols;
+  Index r = 0;
+  for (; !args.stream && tile.left_alone == 0 && r + rows_at_once <= tile.rows; r += rows_at_once)
+    normalize_rows<false, rows_at_once>(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols, args.cols,
+                                 tile.affine + r);
+  for (; r < tile.rows; ++r)
+    if (args.rstd[tile.first + r] != out_of_range)
+      normalize(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols, tile.affine[r],
+                args.stream);
+}
+
+// Rows in tiles whose second reading comes from the first-level cache.
+template <class T>
 Index layer_norm_rows(const LayerNormForward<T>& args, Index begin, Index end) {
+  constexpr Index tile_bytes = 16 * 1024;
+  const Index fitting = tile_bytes / static_cast<Index>(sizeof(T)) / args.cols;
+  const Index rows = fitting < 1 ? 1 : fitting < wide_lanes ? fitting : wide_lanes;
   Index left_alone = 0;
-  for (Index r = begin; r < end; ++r) {
-    const T* x = args.x + r * args.cols;
-    const BlockMoments stats = moments(x, {1, 0, args.cols});
-    args.mean[r] = stats.mean.hi;
-    const double count = static_cast<double>(args.cols);
-    const double rstd = reciprocal_deviation<T>(stats.m2, count, args.eps);
-    args.rstd[r] = in_range<T>(rstd, stats.m2.hi / count, args.eps, stats.mean.hi);
-    if (args.rstd[r] == out_of_range)
-      ++left_alone;
-    else
-      normalize(x, args.y + r * args.cols, args.weight, args.bias, args.cols, standardize<T>(stats.mean, args.rstd[r]));
+  for (Index first = begin; first < end; first += rows) {
+    RowTile<T> tile;
+    tile.first = first;
+    tile.rows = first + rows < end ? rows : end - first;
+    tile.left_alone = 0;
+    tile_statistics(args, tile);
+    normalize_tile(args, tile);
+    left_alone += tile.left_alone;
   }
   return left_alone;
 }
@@ -57,20 +143,16 @@ NORMKIT_INLINE Sum refined_mean(const T* x, Index cols, double mean) {
 template <class T>
 GradientSums gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, Sum mean) {
   WideLanes<T, pair_lanes> g_sums, gd_sums;
-  constexpr int vectors = WideLanes<T, pair_lanes>::vectors;
-  const Wide<T> center = broadcast_wide<T>(mean);
+  const Wide<T> minus_mean = Wide<T>{} - broadcast_wide<T>(mean);
   const auto sweep = [&](auto weighted) {
     for (Index o = 0; o < runs.outer; ++o) {
       const T *dy_run = dy + o * runs.stride, *x_run = x + o * runs.stride;
-      for (Index first = 0; first < runs.inner; first += pair_lanes) {
-        const Index left = runs.inner - first < pair_lanes ? runs.inner - first : pair_lanes;
-        each_in_group<wide_lanes, vectors>(first, left, [&](Index i, int k, auto n) {
-          Wide<T> g = widen(dy_run + i, n);
-          if constexpr (weighted.value) g = g * widen(weight + i, n);
-          g_sums.part[k] = g_sums.part[k] + g;
-          gd_sums.part[k] = multiply_add(g, widen(x_run + i, n) - center, gd_sums.part[k]);
-        });
-      }
+      each_wide<pair_lanes>(runs.inner, [&](Index i, int k, auto n) {
+        Wide<T> g = widen(dy_run + i, n);
+        if constexpr (weighted.value) g = g * widen(weight + i, n);
+        g_sums.part[k] = accumulate(g_sums.part[k], g);
+        gd_sums.part[k] = multiply_add(g, accumulate(minus_mean, widen(x_run + i, n)), gd_sums.part[k]);
+      });
     }
   };
   if (weight)
@@ -80,103 +162,185 @@ GradientSums gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, 
   return {g_sums.total(), gd_sums.total()};
 }
 
-// Rows are taken in tiles, so that a column of dweight and dbias stays in registers for all rows of the tile.
+// Rows of the backward pass are taken in tiles that share the loads of weight and of the accumulators of dweight and
+// dbias. Those take in one row after the other, so that no bit depends on the size of a tile.
+constexpr int gradient_rows = static_cast<int>(wide_lanes) / 2;
+
 template <class T>
-struct Tile {
-  const T *dy[tile_rows], *x[tile_rows];
-  T* dx[tile_rows];
-  RowGradient<T> row[tile_rows];
+struct GradientTile {
+  const T *dy[gradient_rows], *x[gradient_rows];
+  T* dx[gradient_rows];
+  RowGradient<T> row[gradient_rows];
+  Sum mean[gradient_rows];
+  double rstd[gradient_rows];
   int rows = 0;
 };
 
-// dx, and the tile's Σ dy·x̂ and Σ dy added to the accumulators, for the columns [first, first + cols).
-// rows: those of a whole tile, or 0 for however many this one has.
-template <bool has_weight, int rows, class T>
-NORMKIT_INLINE void tile_gradients(const Tile<T>& tile, const T* weight, Index first, Index cols, double* dweight,
-                                   double* dbias) {
-  const int count = rows > 0 ? rows : tile.rows;
-  each_vector<T>(cols, [&](Index i, auto n) {
-    Wide<T> dw[wides_per_vector<T>] = {}, db[wides_per_vector<T>] = {};
-    Vec<T> w = {};
-    if constexpr (has_weight) w = load(weight + first + i, n);
-#pragma GCC unroll 8
-    for (int r = 0; r < count; ++r) {
-      const RowGradient<T>& row = tile.row[r];
-      const Vec<T> dy = load(tile.dy[r] + first + i, n);
-      const Vec<T> x_hat =
-          fma(load(tile.x[r] + first + i, n) - broadcast(row.center), broadcast(row.rstd), broadcast(row.shift));
-      each_part<T>(Full{}, [&](auto k, auto) {
-        const Wide<T> dy_part = widen_part<k.value>(dy);
-        dw[k.value] = multiply_add(dy_part, widen_part<k.value>(x_hat), dw[k.value]);
-        db[k.value] = db[k.value] + dy_part;
-      });
-      Vec<T> g = dy - broadcast(row.mean_g);
-      if constexpr (has_weight) g = fma(dy, w, broadcast(-row.mean_g));
-      store(tile.dx[r] + first + i, fma(x_hat, broadcast(-row.mean_gx), g) * broadcast(row.rstd), n);
+// A row's x − mean, for the sum over the row, and its x̂, for those over the columns: for float data in double, where
+// both are as good as exact; for double data x̂ is that of the result.
+template <class T>
+struct WideXHat;
+template <>
+struct WideXHat<float> {
+  Vec<double> minus_mean, rstd;
+  NORMKIT_INLINE void set(const RowGradient<float>&, Sum mean, double row_rstd) {
+    minus_mean = broadcast(-mean.hi);
+    rstd = broadcast(row_rstd);
+  }
+  template <class N>
+  NORMKIT_INLINE Wide<float> at(const float* x, N n, Wide<float>& centred) const {
+    centred = {accumulate(minus_mean, widen(x, n).hi)};
+    return {centred.hi * rstd};
+  }
+};
+template <>
+struct WideXHat<double> {
+  Wide<double> mean;
+  Vec<double> center, rstd, shift;
+  NORMKIT_INLINE void set(const RowGradient<double>& row, Sum row_mean, double) {
+    mean = broadcast_wide<double>(row_mean);
+    center = broadcast(row.center);
+    rstd = broadcast(row.rstd);
+    shift = broadcast(row.shift);
+  }
+  template <class N>
+  NORMKIT_INLINE Wide<double> at(const double* x, N n, Wide<double>& centred) const {
+    centred = widen(x, n) - mean;
+    return {fma(load(x, n) - center, rstd, shift), Vec<double>{}};
+  }
+};
+
+// For the rows [begin, begin + rows) of a tile: adds Σ dy·x̂ and Σ dy to the accumulators of the columns [first, first + cols), and with row_sums finds each row's
+// mean of g and of g·x̂.
+template <bool has_weight, bool row_sums, int rows, class T>
+NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight, Index first, Index cols,
+                              double* dweight, double* dbias) {
+  WideLanes<T, row_lanes> g_sums[rows], gd_sums[rows];
+  double* dweight_lo = dweight + (accumulator_planes<T> - 1) * cols;
+  double* dbias_lo = dbias + (accumulator_planes<T> - 1) * cols;
+  // Copies, for all that the compiler knows the accumulators may lie in the tile.
+  const T *dy_rows[rows], *x_rows[rows];
+  WideXHat<T> x_hats[rows];
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r) {
+    dy_rows[r] = tile.dy[begin + r] + first;
+    x_rows[r] = tile.x[begin + r] + first;
+    x_hats[r].set(tile.row[begin + r], tile.mean[begin + r], tile.rstd[begin + r]);
+  }
+  each_wide<row_lanes>(cols, [&](Index i, int k, auto n) {
+    Wide<T> w{}, dw = load_planes<T>(dweight + i, dweight_lo + i, n), db = load_planes<T>(dbias + i, dbias_lo + i, n);
+    if constexpr (has_weight && row_sums) w = widen(weight + first + i, n);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      Wide<T> centred;
+      const Wide<T> dy = widen(dy_rows[r] + i, n), x_hat = x_hats[r].at(x_rows[r] + i, n, centred);
+      db = db + dy;
+      dw = multiply_add(dy, x_hat, dw);
+      if constexpr (row_sums) {
+        const Wide<T> g = has_weight ? dy * w : dy;
+        g_sums[r].part[k] = g_sums[r].part[k] + g;
+        gd_sums[r].part[k] = multiply_add(g, centred, gd_sums[r].part[k]);
+      }
     }
-    each_part<T>(n, [&](auto k, auto m) {
-      add_to_planes<T>(dweight + i + k.value * wide_lanes, cols, dw[k.value], m);
-      add_to_planes<T>(dbias + i + k.value * wide_lanes, cols, db[k.value], m);
-    });
+    store_planes<T>(dweight + i, dweight_lo + i, dw, n);
+    store_planes<T>(dbias + i, dbias_lo + i, db, n);
+  });
+  if constexpr (row_sums) {
+    const double count = static_cast<double>(cols);
+    if constexpr (sizeof(T) == sizeof(float)) {
+      Vec<double> sums[wide_lanes] = {};
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; ++r) {
+        sums[2 * r] = g_sums[r].one_vector().hi;
+        sums[2 * r + 1] = gd_sums[r].one_vector().hi;
+      }
+      const Vec<double> means = lane_sums(sums) / count;
+      for (int r = 0; r < rows; ++r)
+        set_means(tile.row[begin + r], means[2 * r], means[2 * r + 1] * tile.rstd[begin + r]);
+    } else {
+      for (int r = 0; r < rows; ++r) {
+        const Sum g = g_sums[r].total(), gd = gd_sums[r].total();
+        set_means(tile.row[begin + r], (g.hi + g.lo) / count, (gd.hi + gd.lo) * tile.rstd[begin + r] / count);
+      }
+    }
+  }
+}
+
+// Row by row: rows a power of two apart would drive each other out of the first-level cache.
+template <bool has_weight, bool stream, class T>
+NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T* weight, Index first, Index cols) {
+  const RowGradient<T> row = tile.row[r];
+  const T *dy = tile.dy[r] + first, *x = tile.x[r] + first;
+  T* dx = tile.dx[r] + first;
+  const Vec<T> center = broadcast(row.center), rstd = broadcast(row.rstd), shift = broadcast(row.shift),
+               minus_mean_g = broadcast(-row.mean_g), minus_mean_gx = broadcast(-row.mean_gx);
+  each_vector_of<stream>(dx, cols, [&](Index i, auto n) {
+    const Vec<T> dy_i = load(dy + i, n), x_hat = fma(load(x + i, n) - center, rstd, shift);
+    Vec<T> g = dy_i + minus_mean_g;
+    if constexpr (has_weight) g = fma(dy_i, load(weight + first + i, n), minus_mean_g);
+    store<stream>(dx + i, fma(x_hat, minus_mean_gx, g) * rstd, n);
   });
 }
 
-template <class T>
-NORMKIT_INLINE void tile_gradients(const Tile<T>& tile, const T* weight, Index first, Index cols, double* dweight,
-                                   double* dbias) {
-  const bool whole = tile.rows == tile_rows;
-  if (weight && whole)
-    tile_gradients<true, tile_rows>(tile, weight, first, cols, dweight, dbias);
-  else if (weight)
-    tile_gradients<true, 0>(tile, weight, first, cols, dweight, dbias);
-  else if (whole)
-    tile_gradients<false, tile_rows>(tile, weight, first, cols, dweight, dbias);
+template <bool has_weight, bool row_sums, class T>
+NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const T* weight, Index first, Index cols, double* dweight,
+                               double* dbias, bool stream) {
+  if (tile.rows == gradient_rows)
+    tile_sums<has_weight, row_sums, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias);
   else
-    tile_gradients<false, 0>(tile, weight, first, cols, dweight, dbias);
+    for (int r = 0; r < tile.rows; ++r)
+      tile_sums<has_weight, row_sums, 1>(tile, r, weight, first, cols, dweight, dbias);
+  for (int r = 0; r < tile.rows; ++r)
+    if (stream)
+      gradients_of_row<has_weight, true>(tile, r, weight, first, cols);
+    else
+      gradients_of_row<has_weight, false>(tile, r, weight, first, cols);
 }
 
-// Calls gradient_of(r) for each row whose rstd is in range and passes the rows on tile by tile.
-template <class T, class G, class F>
-NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, Index end, G&& gradient_of, F&& body) {
+// Passes on the rows [begin, end) whose rstd is in range, tile by tile; prepare(tile, r) completes the row that was added.
+template <bool row_sums, class T, class P>
+NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
+                               double* dweight, double* dbias, P&& prepare) {
   Index left_alone = 0;
-  Tile<T> tile;
+  GradientTile<T> tile;
   for (Index r = begin; r < end; ++r) {
     if (is_out_of_range<T>(args.rstd[r])) {
       ++left_alone;
-      continue;
+    } else {
+      tile.dy[tile.rows] = args.dy + r * args.cols;
+      tile.x[tile.rows] = args.x + r * args.cols;
+      tile.dx[tile.rows] = args.dx + r * args.cols;
+      tile.mean[tile.rows] = {args.mean[r], 0.0};
+      tile.rstd[tile.rows] = args.rstd[r];
+      prepare(tile, r);
+      ++tile.rows;
     }
-    tile.dy[tile.rows] = args.dy + r * args.cols;
-    tile.x[tile.rows] = args.x + r * args.cols;
-    tile.dx[tile.rows] = args.dx + r * args.cols;
-    tile.row[tile.rows] = gradient_of(r);
-    if (++tile.rows == tile_rows) {
-      body(tile);
+    if (tile.rows == gradient_rows || (r + 1 == end && tile.rows > 0)) {
+      if (args.weight)
+        whole_tile<true, row_sums>(tile, args.weight, first, cols, dweight, dbias, args.stream);
+      else
+        whole_tile<false, row_sums>(tile, args.weight, first, cols, dweight, dbias, args.stream);
       tile.rows = 0;
     }
   }
-  if (tile.rows > 0) body(tile);
   return left_alone;
 }
 
 template <class T>
 Index layer_norm_backward_rows(const LayerNormBackward<T>& args, Index begin, Index end, double* dweight,
                                double* dbias) {
-  const auto gradient_of = [&](Index r) {
-    const T* x = args.x + r * args.cols;
-    const Sum mean = refined_mean(x, args.cols, args.mean[r]);
-    const GradientSums sums = gradient_sums(args.dy + r * args.cols, x, args.weight, {1, 0, args.cols}, mean);
-    return row_gradient<T>(sums, mean, args.rstd[r], static_cast<double>(args.cols));
-  };
-  return each_tile(args, begin, end, gradient_of,
-                   [&](const Tile<T>& tile) { tile_gradients(tile, args.weight, 0, args.cols, dweight, dbias); });
+  return each_tile<true>(args, begin, end, 0, args.cols, dweight, dbias, [&](GradientTile<T>& tile, Index r) {
+    const Sum mean = refined_mean(args.x + r * args.cols, args.cols, args.mean[r]);
+    tile.mean[tile.rows] = mean;
+    tile.row[tile.rows] = row_gradient<T>(mean, args.rstd[r], 0.0, 0.0);
+  });
 }
 
 template <class T>
 void layer_norm_backward_columns(const LayerNormBackward<T>& args, Index end, Index first, Index cols,
                                  const RowGradient<T>* gradients, double* dweight, double* dbias) {
-  each_tile(
-      args, 0, end, [&](Index r) { return gradients[r]; },
-      [&](const Tile<T>& tile) { tile_gradients(tile, args.weight, first, cols, dweight, dbias); });
+  each_tile<false>(args, 0, end, first, cols, dweight, dbias,
+                   [&](GradientTile<T>& tile, Index r) { tile.row[tile.rows] = gradients[r]; });
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // The loop shapes that every kernel is made of, and the fixed order in which sums along a row are taken.
 //
 // The order is part of the contract: a row is summed in 32 wide lanes (element i goes to lane i mod 32), two sums taken
-// in one pass in 16 lanes each, and the lanes are added up by halves. Every target lays these lanes over its own
-// registers (4 zmm, 8 ymm, 16 q), so all of them produce the same bits.
+// in one pass in 16 lanes each (8 where several rows are taken at once), and the lanes are added up by halves. Every
+// target lays these lanes over its own registers (16 lanes: 2 zmm, 4 ymm, 8 q), so all of them produce the same bits.
 #pragma once
 
 #include "simd.hpp"
@@ -14,6 +14,21 @@ namespace {
 template <class T, class F>
 NORMKIT_INLINE void each_vector(Index count, F&& body) {
   Index i = 0;
+  for (; i + lanes<T> <= count; i += lanes<T>) body(i, Full{});
+  if (i < count) body(i, Part{count - i});
+}
+
+// The same for a loop that writes p; with `aligned`, which streaming stores need, whole vectors begin at multiples of
+// their size.
+template <bool aligned, class T, class F>
+NORMKIT_INLINE void each_vector_of(const T* p, Index count, F&& body) {
+  Index i = 0;
+  if constexpr (aligned) {
+    const Index past = static_cast<Index>(reinterpret_cast<std::uintptr_t>(p) / sizeof(T)) % lanes<T>;
+    i = past > 0 ? lanes<T> - past : 0;
+    if (i > count) i = count;
+    if (i > 0) body(0, Part{i});
+  }
   for (; i + lanes<T> <= count; i += lanes<T>) body(i, Full{});
   if (i < count) body(i, Part{count - i});
 }
@@ -43,8 +58,8 @@ struct WideLanes {
   static constexpr int vectors = N / static_cast<int>(wide_lanes);
   Wide<T> part[vectors] = {};
 
-  // Adds up the lanes by halves: lane i takes in lane i + N/2, and so on.
-  NORMKIT_INLINE Sum total() const {
+  // Adds up the lanes by halves: lane i takes in lane i + N/2, and so on, until one vector is left.
+  NORMKIT_INLINE Wide<T> one_vector() const {
     Wide<T> sums[vectors];
 #pragma GCC unroll 16
     for (int i = 0; i < vectors; ++i) sums[i] = part[i];
@@ -52,33 +67,47 @@ struct WideLanes {
     for (int half = vectors / 2; half > 0; half /= 2)
 #pragma GCC unroll 8
       for (int i = 0; i < half; ++i) sums[i] = sums[i] + sums[i + half];
-    return add_lanes<T>(sums[0]);
+    return sums[0];
   }
+  NORMKIT_INLINE Sum total() const { return add_lanes<T>(one_vector()); }
 };
 
 constexpr int sum_lanes = 32;   // of one sum
 constexpr int pair_lanes = 16;  // of each of two sums taken in one pass
+constexpr int row_lanes = 8;    // of each of two sums of several rows taken at once
+
+// body(i, k, n) over the wide vectors of a run, in groups of N lanes; k: the place in the group.
+template <int N, class F>
+NORMKIT_INLINE void each_wide(Index count, F&& body) {
+  constexpr int vectors = N / static_cast<int>(wide_lanes);
+  Index first = 0;
+  for (; first + N <= count; first += N) each_in_group<wide_lanes, vectors>(first, N, body);
+  if (first < count) each_in_group<wide_lanes, vectors>(first, count - first, body);
+}
 
 // Σx over one run, added to the lanes.
 template <class T>
 NORMKIT_INLINE void add_run(const T* x, Index count, WideLanes<T, sum_lanes>& sums) {
-  for (Index first = 0; first < count; first += sum_lanes) {
-    const Index left = count - first < sum_lanes ? count - first : sum_lanes;
-    each_in_group<wide_lanes, WideLanes<T, sum_lanes>::vectors>(
-        first, left, [&](Index i, int k, auto n) { sums.part[k] = sums.part[k] + widen(x + i, n); });
-  }
+  each_wide<sum_lanes>(count, [&](Index i, int k, auto n) { sums.part[k] = sums.part[k] + widen(x + i, n); });
 }
 
 // (x − mean)² over one run, added to the lanes.
-template <class T>
-NORMKIT_INLINE void add_squares(const T* x, Index count, Wide<T> mean, WideLanes<T, sum_lanes>& sums) {
-  for (Index first = 0; first < count; first += sum_lanes) {
-    const Index left = count - first < sum_lanes ? count - first : sum_lanes;
-    each_in_group<wide_lanes, WideLanes<T, sum_lanes>::vectors>(first, left, [&](Index i, int k, auto n) {
-      const Wide<T> d = keep(widen(x + i, n) - mean, n);
-      sums.part[k] = multiply_add(d, d, sums.part[k]);
-    });
-  }
+template <class T, int N>
+NORMKIT_INLINE void add_squares(const T* x, Index count, Wide<T> mean, WideLanes<T, N>& sums) {
+  each_wide<N>(count, [&](Index i, int k, auto n) {
+    const Wide<T> d = keep(widen(x + i, n) - mean, n);
+    sums.part[k] = multiply_add(d, d, sums.part[k]);
+  });
+}
+
+// Σx and Σx² over one run of floats, added to the lanes; in double every product is exact.
+NORMKIT_INLINE void add_powers(const float* x, Index count, WideLanes<float, pair_lanes>& sums,
+                               WideLanes<float, pair_lanes>& squares) {
+  each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
+    const Wide<float> v = widen(x + i, n);
+    sums.part[k].hi = accumulate(sums.part[k].hi, v.hi);
+    squares.part[k] = multiply_add(v, v, squares.part[k]);
+  });
 }
 
 }  // namespace

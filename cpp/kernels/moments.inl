@@ -3,6 +3,10 @@
 
 namespace {
 
+struct RowRange {
+  Index begin, end;
+};
+
 template <class T>
 NORMKIT_INLINE Sum sum_runs(const T* x, Runs runs) {
   WideLanes<T, sum_lanes> sums;
@@ -11,49 +15,162 @@ NORMKIT_INLINE Sum sum_runs(const T* x, Runs runs) {
 }
 
 template <class T>
-BlockMoments moments(const T* x, Runs runs) {
-  const Sum mean = divide<T>(sum_runs(x, runs), static_cast<double>(runs.outer * runs.inner));
+NORMKIT_INLINE Sum squares_about(const T* x, Runs runs, Sum mean) {
   WideLanes<T, sum_lanes> squares;
   for (Index o = 0; o < runs.outer; ++o) add_squares(x + o * runs.stride, runs.inner, broadcast_wide<T>(mean), squares);
-  return {mean, squares.total()};
+  return squares.total();
 }
 
-// The columns of a block in strips whose accumulators stay in registers over all rows: body(first, count).
-constexpr int strip_vectors = 4;
+// Σ(x − mean)² = Σx² − (Σx)²/n loses the digits that (Σx)²/n has more than the difference. Up to this ratio of the two
+// (mean/σ = 128) and 2^16 elements, what is left is good to 2^-33 or better; beyond it the squares are summed again,
+// centred.
+constexpr double most_cancellation = 0x1p14;
+
+// V: double or a vector of doubles. Returns Σ(x − mean)²; `cancels` where it has to be computed again.
+template <class V, class M>
+NORMKIT_INLINE V centred_squares(V sum, V mean, V squares, M& cancels) {
+  const V m2 = fma(-sum, mean, squares);
+  cancels = sum * mean > m2 * most_cancellation;
+  return m2;
+}
+
 template <class T>
-constexpr Index strip_cols = strip_vectors * lanes<T>;
+BlockMoments moments(const T* x, Runs runs) {
+  const double count = static_cast<double>(runs.outer * runs.inner);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    WideLanes<T, pair_lanes> sums, squares;
+    for (Index o = 0; o < runs.outer; ++o) add_powers(x + o * runs.stride, runs.inner, sums, squares);
+    const double sum = sums.total().hi, mean = sum / count;
+    bool cancels;
+    const double m2 = centred_squares(sum, mean, squares.total().hi, cancels);
+    if (!cancels) return {{mean, 0.0}, {m2, 0.0}};
+    return {{mean, 0.0}, squares_about(x, runs, {mean, 0.0})};
+  } else {
+    const Sum mean = divide<T>(sum_runs(x, runs), count);
+    return {mean, squares_about(x, runs, mean)};
+  }
+}
+
+// The columns of a block in strips of `width` whose sums or coefficients stay in registers over some rows; the next strip
+// of the same rows is mostly next in memory. body(rows, first column, columns), rows being a part of the block.
+template <Index width, Index most_rows = 32, class F>
+NORMKIT_INLINE void each_strip(Block block, F&& body) {
+  for (Index r = 0; r < block.rows; r += most_rows) {
+    const Index left = block.rows - r, rows = left < most_rows ? left : most_rows;
+    Index first = 0;
+    for (; first + width <= block.cols; first += width) body(RowRange{r, r + rows}, first, width);
+    if (first < block.cols) body(RowRange{r, r + rows}, first, block.cols - first);
+  }
+}
+
+// Wide columns of a strip for two sums and what they need besides.
+constexpr int sum_wides = vector_bytes == 64 ? 8 : 4;
+constexpr Index sum_cols = sum_wides * wide_lanes;
+
 template <class T>
-constexpr int strip_wides = strip_vectors * wides_per_vector<T>;
+struct WideStrip {
+  Wide<T> part[sum_wides] = {};
+  WideStrip() = default;
+  NORMKIT_INLINE WideStrip(const double* hi, const double* lo, Index cols) {
+    each_in_group<wide_lanes, sum_wides>(
+        0, cols, [&](Index i, int k, auto n) { part[k] = load_planes<T>(hi + i, lo + i, n); });
+  }
+  NORMKIT_INLINE void store_to(double* hi, double* lo, Index cols) const {
+    each_in_group<wide_lanes, sum_wides>(
+        0, cols, [&](Index i, int k, auto n) { store_planes<T>(hi + i, lo + i, part[k], n); });
+  }
+};
 
 template <class T, class F>
-NORMKIT_INLINE void each_strip(Index cols, F&& body) {
-  Index first = 0;
-  for (; first + strip_cols<T> <= cols; first += strip_cols<T>) body(first, strip_cols<T>);
-  if (first < cols) body(first, cols - first);
+NORMKIT_INLINE void each_wide_column(const T* x, Block block, RowRange rows, Index first, Index cols, F&& body) {
+  for (Index r = rows.begin; r < rows.end; ++r) {
+    const T* row = x + r * block.stride + first;
+    each_in_group<wide_lanes, sum_wides>(0, cols, [&](Index i, int k, auto n) { body(widen(row + i, n), k, n); });
+  }
+}
+
+template <class T>
+NORMKIT_INLINE void clear(double* hi, double* lo, Index cols) {
+  each_vector<double>(cols, [&](Index i, auto n) { store_planes<T>(hi + i, lo + i, Wide<T>{}, n); });
+}
+
+// Σ(x − mean)² of every column, mean being known.
+template <class T>
+NORMKIT_INLINE void column_squares(const T* x, Block block, ColumnMoments out) {
+  clear<T>(out.m2, out.m2_lo, block.cols);
+  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols) {
+    const WideStrip<T> mean(out.mean + first, out.mean_lo + first, cols);
+    WideStrip<T> squares(out.m2 + first, out.m2_lo + first, cols);
+    each_wide_column(x, block, rows, first, cols, [&](Wide<T> v, int k, auto) {
+      const Wide<T> d = v - mean.part[k];
+      squares.part[k] = multiply_add(d, d, squares.part[k]);
+    });
+    squares.store_to(out.m2 + first, out.m2_lo + first, cols);
+  });
+}
+
+NORMKIT_INLINE void column_statistics(const float* x, Block block, ColumnMoments out) {
+  clear<float>(out.mean, out.mean_lo, block.cols);
+  clear<float>(out.m2, out.m2_lo, block.cols);
+  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols) {
+    WideStrip<float> sums(out.mean + first, out.mean_lo + first, cols), squares(out.m2 + first, out.m2_lo + first, cols);
+    each_wide_column(x, block, rows, first, cols, [&](Wide<float> v, int k, auto) {
+      sums.part[k] = accumulate(sums.part[k], v);
+      squares.part[k] = multiply_add(v, v, squares.part[k]);
+    });
+    sums.store_to(out.mean + first, out.mean_lo + first, cols);
+    squares.store_to(out.m2 + first, out.m2_lo + first, cols);
+  });
+  each_vector<double>(block.cols, [&](Index i, auto n) {
+    const Vec<double> sum = load(out.mean + i, n), mean = sum / static_cast<double>(block.rows);
+    Mask<double> cancels;
+    Vec<double> m2 = centred_squares(sum, mean, load(out.m2 + i, n), cancels);
+    if (any(cancels)) {
+      Vec<double> squares = {};
+      for (Index r = 0; r < block.rows; ++r) {
+        const Vec<double> d = widen(x + r * block.stride + i, n).hi - mean;
+        squares = fma(d, d, squares);
+      }
+      m2 = cancels ? squares : m2;
+    }
+    store(out.mean + i, mean, n);
+    store(out.m2 + i, m2, n);
+  });
+}
+
+NORMKIT_INLINE void column_statistics(const double* x, Block block, ColumnMoments out) {
+  clear<double>(out.mean, out.mean_lo, block.cols);
+  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols) {
+    WideStrip<double> sums(out.mean + first, out.mean_lo + first, cols);
+    each_wide_column(x, block, rows, first, cols,
+                     [&](Wide<double> v, int k, auto) { sums.part[k] = sums.part[k] + v; });
+    sums.store_to(out.mean + first, out.mean_lo + first, cols);
+  });
+  each_vector<double>(block.cols, [&](Index i, auto n) {
+    const Wide<double> sum = load_planes<double>(out.mean + i, out.mean_lo + i, n);
+    store_planes<double>(out.mean + i, out.mean_lo + i, divide(sum, static_cast<double>(block.rows)), n);
+  });
+  column_squares(x, block, out);
 }
 
 template <class T>
 void column_moments(const T* x, Block block, ColumnMoments out) {
-  each_strip<T>(block.cols, [&](Index strip, Index cols) {
-    Wide<T> mean[strip_wides<T>] = {}, squares[strip_wides<T>] = {};
-    for (Index r = 0; r < block.rows; ++r) {
-      const T* row = x + r * block.stride + strip;
-      each_in_group<wide_lanes, strip_wides<T>>(0, cols,
-                                                [&](Index i, int k, auto n) { mean[k] = mean[k] + widen(row + i, n); });
-    }
-#pragma GCC unroll 16
-    for (int k = 0; k < strip_wides<T>; ++k) mean[k] = divide(mean[k], static_cast<double>(block.rows));
-    for (Index r = 0; r < block.rows; ++r) {
-      const T* row = x + r * block.stride + strip;
-      each_in_group<wide_lanes, strip_wides<T>>(0, cols, [&](Index i, int k, auto n) {
-        const Wide<T> d = widen(row + i, n) - mean[k];
-        squares[k] = multiply_add(d, d, squares[k]);
-      });
-    }
-    each_in_group<wide_lanes, strip_wides<T>>(0, cols, [&](Index i, int k, auto n) {
-      store_planes<T>(out.mean + strip + i, out.mean_lo + strip + i, mean[k], n);
-      store_planes<T>(out.m2 + strip + i, out.m2_lo + strip + i, squares[k], n);
-    });
+  column_statistics(x, block, out);
+}
+
+// Chan, Golub & LeVeque (1983): the moments of `more` further rows join those of `count`.
+template <class T>
+void merge_columns(ColumnMoments moments, double count, ColumnMoments others, double more, Index cols) {
+  const double total = count + more;
+  each_vector<double>(cols, [&](Index i, auto n) {
+    const Wide<T> mean = load_planes<T>(moments.mean + i, moments.mean_lo + i, n),
+                  m2 = load_planes<T>(moments.m2 + i, moments.m2_lo + i, n),
+                  delta = load_planes<T>(others.mean + i, others.mean_lo + i, n) - mean,
+                  step = divide(delta * broadcast_wide<T>({more, 0.0}), total);
+    store_planes<T>(moments.mean + i, moments.mean_lo + i, mean + step, n);
+    const Wide<T> between = (delta * step) * broadcast_wide<T>({count, 0.0});
+    store_planes<T>(moments.m2 + i, moments.m2_lo + i,
+                    m2 + (load_planes<T>(others.m2 + i, others.m2_lo + i, n) + between), n);
   });
 }
 

@@ -24,6 +24,9 @@ constexpr int vector_bytes = 32;
 constexpr int vector_bytes = 16;
 #endif
 
+// Rows that a loop over columns takes at once: their coefficients fit the registers beside what they share.
+constexpr int rows_at_once = 2;
+
 template <class T>
 constexpr Index lanes = vector_bytes / static_cast<int>(sizeof(T));
 
@@ -77,6 +80,12 @@ NORMKIT_INLINE Mask<T> first_lanes(Index n) {
   Mask<T> index;
   for (int i = 0; i < lanes<T>; ++i) index[i] = i;
   return index < (static_cast<decltype(index[0] + 0)>(n) - Mask<T>{});
+}
+
+NORMKIT_INLINE bool any(Mask<double> mask) {
+  std::int64_t all = 0;
+  for (int i = 0; i < lanes<double>; ++i) all |= mask[i];
+  return all != 0;
 }
 
 // Lanes outside the part become +0.
@@ -141,6 +150,34 @@ NORMKIT_INLINE HalfFloats load_half(const float* p, Full) {
   return v;
 }
 
+// GCC takes __builtin_convertvector apart into halves and puts them together again.
+#if defined(__AVX512F__)
+NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return _mm512_maskz_cvtps_pd(0xff, v); }
+#elif defined(__AVX2__)
+NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return _mm256_cvtps_pd(v); }
+#else
+NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return __builtin_convertvector(v, Vec<double>); }
+#endif
+
+// Past the caches, to an aligned address; the plan orders it before what follows. Parts of vectors are stored as usual.
+#if defined(__AVX512F__)
+NORMKIT_INLINE void stream_store(float* p, Vec<float> v) { _mm512_stream_ps(p, v); }
+NORMKIT_INLINE void stream_store(double* p, Vec<double> v) { _mm512_stream_pd(p, v); }
+#elif defined(__AVX2__)
+NORMKIT_INLINE void stream_store(float* p, Vec<float> v) { _mm256_stream_ps(p, v); }
+NORMKIT_INLINE void stream_store(double* p, Vec<double> v) { _mm256_stream_pd(p, v); }
+#else
+template <class T>
+NORMKIT_INLINE void stream_store(T* p, Vec<T> v) { store(p, v, Full{}); }
+#endif
+template <bool stream, class T, class N>
+NORMKIT_INLINE void store(T* p, Vec<T> v, N n) {
+  if constexpr (stream && !is_part<N>)
+    stream_store(p, v);
+  else
+    store(p, v, n);
+}
+
 #if defined(__FMA__)
 NORMKIT_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 #elif defined(__aarch64__)
@@ -153,6 +190,49 @@ NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
   return reinterpret_cast<Vec<double>>(
       vfmaq_f64(reinterpret_cast<float64x2_t>(c), reinterpret_cast<float64x2_t>(a), reinterpret_cast<float64x2_t>(b)));
 }
+#endif
+
+// Vectors of doubles v[0], v[1], ...: the sum of the lanes of each, by halves, as the lanes of one vector.
+#if defined(__AVX512F__)
+NORMKIT_INLINE Vec<double> lane_sums(const Vec<double> (&v)[8]) {
+  Vec<double> fours[4], twos[2];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+    fours[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11) +
+               __builtin_shufflevector(v[2 * i], v[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+    twos[i] = __builtin_shufflevector(fours[2 * i], fours[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13) +
+              __builtin_shufflevector(fours[2 * i], fours[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15);
+  return __builtin_shufflevector(twos[0], twos[1], 0, 2, 4, 6, 8, 10, 12, 14) +
+         __builtin_shufflevector(twos[0], twos[1], 1, 3, 5, 7, 9, 11, 13, 15);
+}
+NORMKIT_INLINE Vec<double> square_root(Vec<double> v) { return _mm512_maskz_sqrt_pd(0xff, v); }
+#elif defined(__AVX2__)
+NORMKIT_INLINE Vec<double> lane_sums(const Vec<double> (&v)[4]) {
+  Vec<double> twos[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+    twos[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 1, 4, 5) +
+              __builtin_shufflevector(v[2 * i], v[2 * i + 1], 2, 3, 6, 7);
+  return __builtin_shufflevector(twos[0], twos[1], 0, 2, 4, 6) + __builtin_shufflevector(twos[0], twos[1], 1, 3, 5, 7);
+}
+NORMKIT_INLINE Vec<double> square_root(Vec<double> v) { return _mm256_sqrt_pd(v); }
+#else
+NORMKIT_INLINE Vec<double> lane_sums(const Vec<double> (&v)[2]) {
+  return __builtin_shufflevector(v[0], v[1], 0, 2) + __builtin_shufflevector(v[0], v[1], 1, 3);
+}
+NORMKIT_INLINE Vec<double> square_root(Vec<double> v) {
+  return Vec<double>{__builtin_sqrt(v[0]), __builtin_sqrt(v[1])};
+}
+#endif
+
+// sum + v with the same bits as '+'. Sums of converted floats keep the units that add busy with conversions; those that
+// multiply are idle.
+#if defined(__AVX2__)
+NORMKIT_INLINE Vec<double> accumulate(Vec<double> sum, Vec<double> v) { return fma(v, broadcast(1.0), sum); }
+#else
+NORMKIT_INLINE Vec<double> accumulate(Vec<double> sum, Vec<double> v) { return sum + v; }
 #endif
 
 // a + b = sum + error exactly (Knuth's TwoSum); V is double or Vec<double>.

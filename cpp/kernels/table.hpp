@@ -51,7 +51,7 @@ struct GradientAffineColumns {
   const T *center, *scale, *dy_center, *dy_scale;
 };
 
-// One value per column, in planes of length cols; the low planes are 0 for float data.
+// One value per column, in planes of length cols; the low planes are neither read nor written for float data.
 struct ColumnMoments {
   double *mean, *mean_lo, *m2, *m2_lo;
 };
@@ -67,6 +67,7 @@ struct Block {
   Index rows, stride, cols;
 };
 
+// stream, here and below: write the result past the caches.
 // x, y: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows).
 template <class T>
 struct LayerNormForward {
@@ -76,6 +77,7 @@ struct LayerNormForward {
   double *mean, *rstd;
   Index cols;
   double eps;
+  bool stream;
 };
 
 // dy, x, dx: (rows, cols); weight: (cols) or null; mean, rstd: (rows).
@@ -86,6 +88,7 @@ struct LayerNormBackward {
   const T* weight;
   const double *mean, *rstd;
   Index cols;
+  bool stream;
 };
 
 // One row's part in its gradient: x̂ = (x − center)·rstd + shift, dx = ((g − mean_g) − x̂·mean_gx)·rstd.
@@ -94,8 +97,6 @@ struct RowGradient {
   T center, rstd, shift, mean_g, mean_gx;
 };
 
-// Rows that a tile of layer-norm backward takes at once; chunks of rows are whole tiles.
-inline constexpr int tile_rows = 8;
 
 // Planes of doubles that a column accumulator takes: a double for float data, a pair for double data.
 template <class T>
@@ -105,12 +106,15 @@ template <class T>
 struct Kernels {
   BlockMoments (*moments)(const T* x, Runs runs);
   void (*column_moments)(const T* x, Block block, ColumnMoments out);
+  // The moments of `more` further rows join those of `count` rows.
+  void (*merge_columns)(ColumnMoments moments, double count, ColumnMoments others, double more, Index cols);
 
   // Mean, rstd and y of the rows [begin, end). A row whose statistics leave the range of T is left alone
   // and its rstd set to `out_of_range`; returns how many those are.
   Index (*layer_norm_rows)(const LayerNormForward<T>& args, Index begin, Index end);
   // y = ((x − center)·scale + shift)·weight + bias over n elements
-  void (*normalize)(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine);
+  void (*normalize)(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine,
+                    bool stream);
 
   // dx of the rows [begin, end); adds Σ dy·x̂ and Σ dy to dweight and dbias, accumulators of cols columns.
   // Rows whose rstd is out of range are left out altogether; returns how many those are.
@@ -120,14 +124,16 @@ struct Kernels {
   void (*layer_norm_backward_columns)(const LayerNormBackward<T>& args, Index end, Index first, Index cols,
                                       const RowGradient<T>* gradients, double* dweight, double* dbias);
 
-  void (*affine)(const T* x, T* y, Runs runs, Affine<T> affine);
-  void (*column_affine)(const T* x, T* y, Block block, AffineColumns<T> affine);
+  void (*affine)(const T* x, T* y, Runs runs, Affine<T> affine, bool stream);
+  void (*column_affine)(const T* x, T* y, Block block, AffineColumns<T> affine, bool stream);
 
   // weight: null or, for a single run, (inner)
   GradientSums (*gradient_sums)(const T* dy, const T* x, const T* weight, Runs runs, Sum mean);
   void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, ColumnGradientSums out);
-  void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine);
-  void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine);
+  void (*add_columns)(ColumnGradientSums sums, ColumnGradientSums others, Index cols);
+  void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine, bool stream);
+  void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine,
+                                 bool stream);
 };
 
 struct KernelSet {

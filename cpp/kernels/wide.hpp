@@ -31,7 +31,7 @@ constexpr int wides_per_vector = static_cast<int>(lanes<T> / wide_lanes);
 
 template <class N>
 NORMKIT_INLINE Wide<float> widen(const float* p, N n) {
-  return {__builtin_convertvector(load_half(p, n), Vec<double>)};
+  return {to_double(load_half(p, n))};
 }
 template <class N>
 NORMKIT_INLINE Wide<double> widen(const double* p, N n) {
@@ -43,7 +43,7 @@ template <int k>
 NORMKIT_INLINE Wide<float> widen_part(Vec<float> v) {
   HalfFloats half;
   __builtin_memcpy(&half, reinterpret_cast<const char*>(&v) + k * sizeof half, sizeof half);
-  return {__builtin_convertvector(half, Vec<double>)};
+  return {to_double(half)};
 }
 template <int k>
 NORMKIT_INLINE Wide<double> widen_part(Vec<double> v) {
@@ -63,6 +63,9 @@ NORMKIT_INLINE Wide<double> operator+(Wide<double> a, Wide<double> b) {
   const Vec<double> sum = two_sum(a.hi, b.hi, error);
   return {sum, (a.lo + b.lo) + error};
 }
+// sum + v
+NORMKIT_INLINE Wide<float> accumulate(Wide<float> sum, Wide<float> v) { return {accumulate(sum.hi, v.hi)}; }
+NORMKIT_INLINE Wide<double> accumulate(Wide<double> sum, Wide<double> v) { return sum + v; }
 NORMKIT_INLINE Wide<float> operator-(Wide<float> a, Wide<float> b) { return {a.hi - b.hi}; }
 NORMKIT_INLINE Wide<double> operator-(Wide<double> a, Wide<double> b) { return a + Wide<double>{-b.hi, -b.lo}; }
 NORMKIT_INLINE Wide<float> operator*(Wide<float> a, Wide<float> b) { return {a.hi * b.hi}; }
@@ -158,7 +161,7 @@ NORMKIT_INLINE Wide<double> divide(Wide<double> a, double n) {
   return result;
 }
 
-// Planes of doubles in memory, one value per column: hi, and lo where T is double.
+// Planes of doubles in memory, one value per column: hi, and lo where T is double (not touched otherwise).
 template <class T, class N>
 NORMKIT_INLINE Wide<T> load_planes(const double* hi, const double* lo, N n) {
   if constexpr (sizeof(T) == sizeof(float))
@@ -169,19 +172,7 @@ NORMKIT_INLINE Wide<T> load_planes(const double* hi, const double* lo, N n) {
 template <class T, class N>
 NORMKIT_INLINE void store_planes(double* hi, double* lo, Wide<T> value, N n) {
   store(hi, value.hi, n);
-  if constexpr (sizeof(T) == sizeof(float))
-    store(lo, Vec<double>{}, n);
-  else
-    store(lo, value.lo, n);
-}
-
-// Adds to a column accumulator (see accumulator_planes); its planes are `cols` apart.
-template <class T, class N>
-NORMKIT_INLINE void add_to_planes(double* plane, Index cols, Wide<T> value, N n) {
-  double* lo = sizeof(T) == sizeof(double) ? plane + cols : nullptr;
-  const Wide<T> sum = load_planes<T>(plane, lo, n) + value;
-  store(plane, sum.hi, n);
-  if constexpr (sizeof(T) == sizeof(double)) store(lo, sum.lo, n);
+  if constexpr (sizeof(T) == sizeof(double)) store(lo, value.lo, n);
 }
 
 // body(k, n) for the wide parts k of a vector of which n lanes count; k is a Constant.

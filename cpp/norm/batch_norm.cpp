@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "norm/machine.hpp"
+
 namespace normkit {
 namespace {
 
@@ -11,6 +13,14 @@ namespace {
 constexpr Index shortest_run = 32;
 
 bool goes_by_runs(const ChannelShape& shape) { return shape.inner >= shortest_run; }
+
+// The arguments with the plan's choice of stores, the operation reading `arrays` arrays.
+template <class Arguments>
+Arguments with_stores(Arguments args, Index arrays) {
+  const Index bytes = args.shape.size() * static_cast<Index>(sizeof(*args.x));
+  args.stream = args.stream && worth_streaming(arrays * bytes, bytes);
+  return args;
+}
 
 }  // namespace
 
@@ -21,9 +31,9 @@ void batch_norm_training(const BatchNormForward<T>& args, int threads) {
     std::fill(args.var, args.var + args.shape.channels, 0.0);
     std::fill(args.rstd, args.rstd + args.shape.channels, 1.0 / std::sqrt(args.eps));
   } else if (goes_by_runs(args.shape)) {
-    forward_by_runs(args, true, threads);
+    forward_by_runs(with_stores(args, 1), true, threads);
   } else {
-    forward_by_columns(args, true, threads);
+    forward_by_columns(with_stores(args, 1), true, threads);
   }
 }
 
@@ -32,9 +42,9 @@ void batch_norm_inference(const BatchNormForward<T>& args, int threads) {
   if (args.shape.size() == 0) {
     for (Index c = 0; c < args.shape.channels; ++c) args.rstd[c] = 1.0 / std::sqrt(args.var[c] + args.eps);
   } else if (goes_by_runs(args.shape)) {
-    forward_by_runs(args, false, threads);
+    forward_by_runs(with_stores(args, 1), false, threads);
   } else {
-    forward_by_columns(args, false, threads);
+    forward_by_columns(with_stores(args, 1), false, threads);
   }
 }
 
@@ -44,9 +54,9 @@ void batch_norm_backward(const BatchNormBackward<T>& args, bool training, int th
     std::fill(args.dweight, args.dweight + args.shape.channels, T(0));
     std::fill(args.dbias, args.dbias + args.shape.channels, T(0));
   } else if (goes_by_runs(args.shape)) {
-    backward_by_runs(args, training, threads);
+    backward_by_runs(with_stores(args, 2), training, threads);
   } else {
-    backward_by_columns(args, training, threads);
+    backward_by_columns(with_stores(args, 2), training, threads);
   }
 }
 

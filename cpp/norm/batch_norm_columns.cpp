@@ -4,171 +4,326 @@
 // A matrix of few columns (C = 3, 24, 40) is folded: several rows side by side make one wider row, so that vectors are
 // full; the columns of a channel are merged like any other blocks.
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 
 #include "norm/batch_norm.hpp"
 #include "norm/channels.hpp"
 #include "norm/dispatch.hpp"
-#include "norm/sweeps.hpp"
+#include "norm/machine.hpp"
+#include "norm/threads.hpp"
 
 namespace normkit {
 namespace {
 
-// A part of the matrix: where it starts, and the first of the (folded) columns it covers.
-struct Piece {
-  Index offset, first_col;
-  Block block;
-};
-
-// The matrix cut into slabs of columns (whole channels) and chunks of rows, by its shape alone.
+// The matrix cut into chunks of rows, whose sums are put together in order. The cut depends on the shape alone: it
+// decides the bits.
 template <class T>
 class Matrix {
  public:
   explicit Matrix(const ChannelShape& shape) : shape_(shape), width_(shape.channels * shape.inner) {
-    constexpr Index full = 64, line = 16;
-    if (width_ < full) {
-      const Index step = line / std::gcd(width_, line);
-      const Index wanted = (full / width_ + step) / step * step;
-      if (shape.outer >= 2 * wanted) fold_ = wanted;
-    }
+    // Rows side by side until vectors are full, and end where rows end.
+    constexpr Index full = 64, line = 16, widest = 4096;
+    const Index step = line / std::gcd(width_, line), wanted = (full / width_ + step) / step * step;
+    if ((width_ < full || step > 1) && wanted * width_ <= widest && shape.outer >= 2 * wanted) fold_ = wanted;
     cols_ = fold_ * width_;
-    slab_channels_ = fold_ > 1 ? shape.channels : std::max<Index>(1, slab_cols / shape.inner);
-    const Index rows = shape.outer / fold_, row_bytes = cols_ * static_cast<Index>(sizeof(T));
-    const Index fitting = std::max(chunk_bytes / row_bytes, (rows + most_chunks - 1) / most_chunks);
-    rows_each_ = std::max<Index>(16, (fitting + 15) / 16 * 16);
-    row_chunks_ = (rows + rows_each_ - 1) / rows_each_;
+    rows_ = shape.outer / fold_;
     rest_ = shape.outer % fold_;
+    const Index total = shape.size() * static_cast<Index>(sizeof(T));
+    const Index bytes = std::max(std::clamp<Index>(total / 8, 32 << 10, 256 << 10), total / most_chunks);
+    const Index fitting = bytes / (cols_ * static_cast<Index>(sizeof(T)));
+    rows_each_ = std::max<Index>(16, (fitting + 7) / 8 * 8);
+    chunks_ = (rows_ + rows_each_ - 1) / rows_each_;
   }
 
+  const ChannelShape& shape() const { return shape_; }
   Index cols() const { return cols_; }
-  Index slabs() const { return (shape_.channels + slab_channels_ - 1) / slab_channels_; }
-  Index chunks() const { return row_chunks_ + (rest_ > 0 ? 1 : 0); }
+  Index width() const { return width_; }
+  Index chunks() const { return chunks_; }
+  Index fold() const { return fold_; }
+  Index rest() const { return rest_; }  // rows that are left over by folding: they make a shorter last row
+  Index first_row(Index chunk) const { return chunk * rows_each_; }
+  Index rows(Index chunk) const { return std::min(rows_each_, rows_ - chunk * rows_each_); }
+  Index all_rows() const { return rows_; }
 
-  Share channels(Index slab) const {
-    return {slab * slab_channels_, std::min(shape_.channels, (slab + 1) * slab_channels_)};
-  }
-
-  Piece piece(Index slab, Index chunk) const {
-    const Share mine = channels(slab);
-    const Index first = mine.begin * shape_.inner, cols = fold_ > 1 ? cols_ : (mine.end - mine.begin) * shape_.inner;
-    const Index row = chunk * rows_each_, rows = shape_.outer / fold_;
-    if (chunk == row_chunks_) return {rows * cols_, 0, {1, cols_, rest_ * width_}};
-    return {row * cols_ + first, first, {std::min(rows_each_, rows - row), cols_, cols}};
-  }
-
-  // visit(column) for every column of a channel that a chunk has.
+  // visit(first, count) for the columns of some channels, one visit for each fold.
   template <class F>
-  void each_column(Index channel, Index chunk, F&& visit) const {
-    const Index folds = chunk == row_chunks_ ? rest_ : fold_;
-    for (Index fold = 0; fold < folds; ++fold)
-      for (Index i = 0; i < shape_.inner; ++i) visit(fold * width_ + channel * shape_.inner + i);
-  }
-  template <class F>
-  void each_column(Index channel, F&& visit) const {
+  void each_fold(Share channels, F&& visit) const {
     for (Index fold = 0; fold < fold_; ++fold)
-      for (Index i = 0; i < shape_.inner; ++i) visit(fold * width_ + channel * shape_.inner + i);
+      visit(fold, fold * width_ + channels.begin * shape_.inner, (channels.end - channels.begin) * shape_.inner);
   }
-  Index rows_of(Index chunk) const { return piece(0, chunk).block.rows; }
   Runs channel_runs() const { return {shape_.outer, width_, shape_.inner}; }
   Index channel_offset(Index channel) const { return channel * shape_.inner; }
 
  private:
-  static constexpr Index chunk_bytes = 128 * 1024, most_chunks = 256, slab_cols = 256;
+  static constexpr Index most_chunks = 256;
   ChannelShape shape_;
-  Index width_, fold_ = 1, cols_, slab_channels_, rows_each_, row_chunks_, rest_;
+  Index width_, fold_ = 1, cols_, rows_, rest_, rows_each_, chunks_;
 };
 
-// Moments of every column of every chunk, and of the channels they make up.
+// Channels that are taken at once. All of them, in chunks of rows shared among the threads: memory is read from front to
+// back. Or slabs, one after the other, where the whole array falls out of the cache between the two sweeps and a slab
+// does not.
+template <class T>
+Index slab_channels(const Matrix<T>& matrix, Index arrays, int threads) {
+  constexpr Index least_bytes = 256;  // of a row of a slab: memory is fetched in pieces of a few lines
+  const ChannelShape& shape = matrix.shape();
+  const Index row_bytes = matrix.cols() * static_cast<Index>(sizeof(T)), all = arrays * matrix.all_rows() * row_bytes;
+  const Index room = caches().last_level / 4 / threads;
+  if (matrix.fold() > 1 || all <= caches().last_level || row_bytes < 2 * least_bytes) return shape.channels;
+  const Index bytes_per_channel = shape.inner * static_cast<Index>(sizeof(T)),
+              least = std::max<Index>(1, least_bytes / bytes_per_channel);
+  const Index fitting = room / (arrays * matrix.all_rows() * bytes_per_channel) / least * least;
+  return fitting < least ? shape.channels : std::min(fitting, shape.channels);
+}
+
+// first(channels, chunk), finish(channels), second(channels, chunk).
+template <class T, class First, class Finish, class Second>
+void sweep_columns(const Team& team, const Matrix<T>& matrix, Index slab, First&& first, Finish&& finish,
+                   Second&& second) {
+  const Index channels = matrix.shape().channels, slabs = (channels + slab - 1) / slab;
+  if (slabs >= team.size && slabs > 1) {
+    const Share mine = team.share(slabs);
+    for (Index s = mine.begin; s < mine.end; ++s) {
+      const Share part{s * slab, std::min(channels, (s + 1) * slab)};
+      for (Index chunk = 0; chunk < matrix.chunks(); ++chunk) first(part, chunk);
+      finish(part);
+      for (Index chunk = matrix.chunks(); chunk-- > 0;) second(part, chunk);
+    }
+  } else {
+    const Share all{0, channels}, mine = team.share(matrix.chunks());
+    for (Index chunk = mine.begin; chunk < mine.end; ++chunk) first(all, chunk);
+    team.barrier();
+    finish(team.share(channels));
+    team.barrier();
+    for (Index chunk = mine.end; chunk-- > mine.begin;) second(all, chunk);
+  }
+}
+
+// Where the columns of a block start, and its shape; the rest of a folded matrix is one row that comes with the last
+// chunk.
+struct Piece {
+  Index offset, first_col;
+  Block block;
+};
+template <class T, class F>
+void each_piece(const Matrix<T>& matrix, Share channels, Index chunk, F&& body) {
+  const Index cols = matrix.cols(), first = matrix.fold() > 1 ? 0 : matrix.channel_offset(channels.begin);
+  const Index count = matrix.fold() > 1 ? cols : matrix.channel_offset(channels.end) - first;
+  body(Piece{matrix.first_row(chunk) * cols + first, first, {matrix.rows(chunk), cols, count}});
+}
+template <class T, class F>
+void rest_piece(const Matrix<T>& matrix, F&& body) {
+  if (matrix.rest() > 0)
+    body(Piece{matrix.all_rows() * matrix.cols(), 0, {1, matrix.cols(), matrix.rest() * matrix.width()}});
+}
+
+// Planes of doubles for every chunk, and one more set for the rest of a folded matrix.
+template <class T>
+class Planes {
+ public:
+  static constexpr Index count = 2 * accumulator_planes<T>;
+  Planes(const Matrix<T>& matrix, bool needed)
+      : cols_(matrix.cols()), values_(needed ? count * (matrix.chunks() + 1) * matrix.cols() : 0) {}
+  // The planes of float data have no low part: hi stands in for it.
+  double* hi(Index chunk, Index which, Index col) const {
+    return values_.data() + (chunk * count + which * accumulator_planes<T>) * cols_ + col;
+  }
+  double* lo(Index chunk, Index which, Index col) const {
+    return hi(chunk, which, col) + (accumulator_planes<T> - 1) * cols_;
+  }
+  Sum value(Index chunk, Index which, Index col) const {
+    return {*hi(chunk, which, col), std::is_same_v<T, double> ? *lo(chunk, which, col) : 0.0};
+  }
+
+ private:
+  Index cols_;
+  Scratch<double> values_;
+};
+
 template <class T>
 class MatrixMoments {
  public:
-  explicit MatrixMoments(const Matrix<T>& matrix, bool needed)
-      : matrix_(matrix), planes_(needed ? 4 * matrix.chunks() * matrix.cols() : 0) {}
+  MatrixMoments(const Matrix<T>& matrix, bool needed) : matrix_(matrix), planes_(matrix, needed) {}
 
-  void compute(const T* x, Index slab, Index chunk) const {
-    const Piece piece = matrix_.piece(slab, chunk);
-    kernels<T>().column_moments(x + piece.offset, piece.block, at(chunk, piece.first_col));
+  void compute(const T* x, Share channels, Index chunk) const {
+    each_piece(matrix_, channels, chunk, [&](const Piece& piece) {
+      kernels<T>().column_moments(x + piece.offset, piece.block, at(chunk, piece.first_col));
+    });
+    if (chunk + 1 == matrix_.chunks())
+      rest_piece(matrix_, [&](const Piece& piece) {
+        kernels<T>().column_moments(x + piece.offset, piece.block, at(matrix_.chunks(), 0));
+      });
   }
 
-  Moments<T> channel(Index channel, Index count) const {
-    return merge<T>(count, [&](auto&& visit) {
-      for (Index chunk = 0; chunk < matrix_.chunks(); ++chunk) {
-        const Index rows = matrix_.rows_of(chunk);
-        matrix_.each_column(channel, chunk, [&](Index col) {
-          const ColumnMoments column = at(chunk, col);
-          visit(rows, BlockMoments{{*column.mean, *column.mean_lo}, {*column.m2, *column.m2_lo}});
-        });
-      }
+  // visit(channel, moments) for some channels, after all chunks.
+  template <class F>
+  void each_channel(Share channels, F&& visit) const {
+    matrix_.each_fold(channels, [&](Index fold, Index first, Index count) {
+      double rows = static_cast<double>(matrix_.rows(0));
+      const auto join = [&](Index chunk, Index more) {
+        kernels<T>().merge_columns(at(0, first), rows, at(chunk, first), static_cast<double>(more), count);
+        rows += static_cast<double>(more);
+      };
+      for (Index chunk = 1; chunk < matrix_.chunks(); ++chunk) join(chunk, matrix_.rows(chunk));
+      if (fold < matrix_.rest()) join(matrix_.chunks(), 1);
     });
+    const Index inner = matrix_.shape().inner;
+    for (Index channel = channels.begin; channel < channels.end; ++channel)
+      visit(channel, merge<T>(matrix_.shape().per_channel(), [&](auto&& block) {
+              for (Index fold = 0; fold < matrix_.fold(); ++fold)
+                for (Index i = 0; i < inner; ++i) {
+                  const Index col = fold * matrix_.width() + channel * inner + i;
+                  block(matrix_.all_rows() + (fold < matrix_.rest() ? 1 : 0),
+                        BlockMoments{planes_.value(0, 0, col), planes_.value(0, 1, col)});
+                }
+            }));
   }
 
  private:
   ColumnMoments at(Index chunk, Index col) const {
-    const Index cols = matrix_.cols();
-    double* first = planes_.data() + 4 * chunk * cols + col;
-    return {first, first + cols, first + 2 * cols, first + 3 * cols};
+    return {planes_.hi(chunk, 0, col), planes_.lo(chunk, 0, col), planes_.hi(chunk, 1, col), planes_.lo(chunk, 1, col)};
+  }
+  const Matrix<T>& matrix_;
+  Planes<T> planes_;
+};
+
+// Σ dy and Σ dy·(x − mean) of every channel.
+template <class T>
+class MatrixGradientSums {
+ public:
+  explicit MatrixGradientSums(const Matrix<T>& matrix) : matrix_(matrix), planes_(matrix, true), means_(2 * matrix.cols()) {}
+
+  void set_mean(Index channel, Sum mean) const {
+    matrix_.each_fold({channel, channel + 1}, [&](Index, Index first, Index count) {
+      std::fill_n(means_.data() + first, count, mean.hi);
+      std::fill_n(means_.data() + matrix_.cols() + first, count, mean.lo);
+    });
+  }
+  Sum mean(Index channel) const {
+    const Index col = matrix_.channel_offset(channel);
+    return {means_[col], means_[matrix_.cols() + col]};
   }
 
+  void compute(const T* dy, const T* x, Share channels, Index chunk) const {
+    const auto sums = [&](const Piece& piece, Index set) {
+      const double* mean = means_.data() + piece.first_col;
+      kernels<T>().column_gradient_sums(dy + piece.offset, x + piece.offset, piece.block, {mean, mean + matrix_.cols()},
+                                        at(set, piece.first_col));
+    };
+    each_piece(matrix_, channels, chunk, [&](const Piece& piece) { sums(piece, chunk); });
+    if (chunk + 1 == matrix_.chunks()) rest_piece(matrix_, [&](const Piece& piece) { sums(piece, matrix_.chunks()); });
+  }
+
+  template <class F>
+  void each_channel(Share channels, F&& visit) const {
+    matrix_.each_fold(channels, [&](Index fold, Index first, Index count) {
+      for (Index chunk = 1; chunk < matrix_.chunks(); ++chunk)
+        kernels<T>().add_columns(at(0, first), at(chunk, first), count);
+      if (fold < matrix_.rest()) kernels<T>().add_columns(at(0, first), at(matrix_.chunks(), first), count);
+    });
+    const Index inner = matrix_.shape().inner;
+    for (Index channel = channels.begin; channel < channels.end; ++channel) {
+      ChannelSums<T> total;
+      for (Index fold = 0; fold < matrix_.fold(); ++fold)
+        for (Index i = 0; i < inner; ++i) {
+          const Index col = fold * matrix_.width() + channel * inner + i;
+          total.add({planes_.value(0, 0, col), planes_.value(0, 1, col)});
+        }
+      visit(channel, total);
+    }
+  }
+
+ private:
+  ColumnGradientSums at(Index chunk, Index col) const {
+    return {planes_.hi(chunk, 0, col), planes_.lo(chunk, 0, col), planes_.hi(chunk, 1, col), planes_.lo(chunk, 1, col)};
+  }
   const Matrix<T>& matrix_;
-  Scratch<double> planes_;
+  Planes<T> planes_;
+  Scratch<double> means_;
 };
 
 // Coefficients spread over the columns, in planes: those of Affine, or those of GradientAffine. Columns without any
-// belong to channels that were computed in a wider type.
+// belong to channels that were computed in a wider type. Every plane holds its columns twice, so that a row may be
+// taken to begin at any of them.
 template <class T>
 class Coefficients {
  public:
   explicit Coefficients(const Matrix<T>& matrix)
-      : matrix_(matrix), planes_(4 * matrix.cols()), has_any_(matrix.cols()), complete_(matrix.slabs()) {
-    std::fill(complete_.data(), complete_.data() + matrix.slabs(), true);
-  }
+      : matrix_(matrix), planes_(4 * 2 * matrix.cols()), has_any_(matrix.cols()) {}
 
   void set(Index channel, const Affine<T>& value) const {
     set(channel, GradientAffine<T>{value.center, value.scale, value.shift, 0});
   }
   void set(Index channel, const GradientAffine<T>& value) const {
-    const Index cols = matrix_.cols();
-    matrix_.each_column(channel, [&](Index col) {
-      has_any_[col] = true;
-      planes_[col] = value.center;
-      planes_[cols + col] = value.scale;
-      planes_[2 * cols + col] = value.dy_center;
-      planes_[3 * cols + col] = value.dy_scale;
+    const T parts[] = {value.center, value.scale, value.dy_center, value.dy_scale};
+    matrix_.each_fold({channel, channel + 1}, [&](Index, Index first, Index count) {
+      std::fill_n(has_any_.data() + first, count, true);
+      for (Index which = 0; which < 4; ++which)
+        for (Index half = 0; half < 2; ++half) std::fill_n(plane(which) + half * matrix_.cols() + first, count, parts[which]);
     });
   }
-  void leave_out(Index slab, Index channel) const {
-    complete_[slab] = false;
-    matrix_.each_column(channel, [&](Index col) { has_any_[col] = false; });
+  void leave_out(Index channel) {
+    complete_ = false;
+    matrix_.each_fold({channel, channel + 1},
+                      [&](Index, Index first, Index count) { std::fill_n(has_any_.data() + first, count, false); });
   }
-
-  // body(part) for the parts of a piece whose columns have coefficients.
-  template <class F>
-  void each_part(Index slab, const Piece& piece, F&& body) const {
-    if (complete_[slab]) return body(piece);
-    const Index end = piece.first_col + piece.block.cols;
-    for (Index begin = piece.first_col; begin < end;) {
-      Index stop = begin;
-      while (stop < end && has_any_[stop]) ++stop;
-      if (stop > begin)
-        body(
-            Piece{piece.offset + begin - piece.first_col, begin, {piece.block.rows, piece.block.stride, stop - begin}});
-      begin = stop + 1;
-    }
-  }
+  bool complete() const { return complete_; }
 
   AffineColumns<T> affine(Index first_col) const {
-    const T* p = planes_.data() + first_col;
-    return {p, p + matrix_.cols(), p + 2 * matrix_.cols()};
+    return {plane(0) + first_col, plane(1) + first_col, plane(2) + first_col};
   }
   GradientAffineColumns<T> gradient(Index first_col) const {
-    const AffineColumns<T> a = affine(first_col);
-    return {a.center, a.scale, a.shift, a.shift + matrix_.cols()};
+    return {plane(0) + first_col, plane(1) + first_col, plane(2) + first_col, plane(3) + first_col};
+  }
+
+  // body(offset, block, first column, stream) for what a chunk writes to `to`, in blocks whose rows begin at a column.
+  template <class F>
+  void each_block(const T* to, bool stream, Share channels, Index chunk, F&& body) const {
+    const bool whole = channels.end - channels.begin == matrix_.shape().channels;
+    if (complete_ && whole) return each_flat_block(to, stream, chunk, body);
+    const auto part = [&](const Piece& piece) {
+      const Index end = piece.first_col + piece.block.cols;
+      for (Index begin = piece.first_col; begin < end;) {
+        Index stop = begin;
+        while (stop < end && (complete_ || has_any_[stop])) ++stop;
+        if (stop > begin)
+          body(piece.offset + begin - piece.first_col, Block{piece.block.rows, piece.block.stride, stop - begin}, begin,
+               stream && starts_line(to + piece.offset) && matrix_.cols() % line == 0);
+        begin = stop + 1;
+      }
+    };
+    each_piece(matrix_, channels, chunk, part);
+    if (chunk + 1 == matrix_.chunks()) rest_piece(matrix_, part);
   }
 
  private:
+  static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+  static bool starts_line(const T* p) { return reinterpret_cast<std::uintptr_t>(p) % 64 == 0; }
+  T* plane(Index which) const { return planes_.data() + which * 2 * matrix_.cols(); }
+
+  // The rows of a chunk lie end to end. Streaming stores need them to begin where a line of the cache does, so all
+  // of them are shifted by as many columns.
+  template <class F>
+  void each_flat_block(const T* to, bool stream, Index chunk, F&& body) const {
+    const Index cols = matrix_.cols(), all = matrix_.shape().size();
+    const Index past = static_cast<Index>(reinterpret_cast<std::uintptr_t>(to) / sizeof(T)) % line;
+    const bool shifts = stream && cols % line == 0;
+    const Index shift = shifts && past > 0 ? line - past : 0;
+    const bool last = chunk + 1 == matrix_.chunks();
+    const Index begin = matrix_.first_row(chunk) * cols + shift;
+    const Index end = last ? all : (matrix_.first_row(chunk) + matrix_.rows(chunk)) * cols + shift;
+    if (chunk == 0 && shift > 0) body(0, Block{1, cols, std::min(shift, all)}, 0, false);
+    if (begin >= end) return;
+    const Index rows = (end - begin) / cols, left = (end - begin) % cols;
+    if (rows > 0) body(begin, Block{rows, cols, cols}, shift, shifts);
+    if (left > 0) body(begin + rows * cols, Block{1, cols, left}, shift, shifts);
+  }
+
   const Matrix<T>& matrix_;
   Scratch<T> planes_;
-  Scratch<bool> has_any_, complete_;
+  Scratch<bool> has_any_;
+  std::atomic<bool> complete_{true};
 };
 
 }  // namespace
@@ -178,31 +333,33 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
   const Kernels<T>& kernel = kernels<T>();
   const Matrix<T> matrix(args.shape);
   const MatrixMoments<T> moments(matrix, training);
-  const Coefficients<T> coefficients(matrix);
-  const auto statistics = [&](Index slab, Index chunk) {
-    if (training) moments.compute(args.x, slab, chunk);
+  Coefficients<T> coefficients(matrix);
+  const auto statistics = [&](Share channels, Index chunk) {
+    if (training) moments.compute(args.x, channels, chunk);
   };
-  const auto finish = [&](Index slab) {
-    const Share channels = matrix.channels(slab);
-    for (Index channel = channels.begin; channel < channels.end; ++channel) {
-      const Moments<T> merged = training ? moments.channel(channel, args.shape.per_channel())
-                                         : Moments<T>{{args.mean[channel], 0.0}, args.var[channel]};
-      if (channel_fits(args, channel, merged)) {
-        coefficients.set(channel, channel_affine(args, channel, merged));
-      } else {
-        const Index first = matrix.channel_offset(channel);
-        careful_channel(args, channel, args.x + first, args.y + first, matrix.channel_runs(), training);
-        coefficients.leave_out(slab, channel);
-      }
+  const auto coefficients_of = [&](Index channel, const Moments<T>& moments_of_channel) {
+    if (channel_fits(args, channel, moments_of_channel)) {
+      coefficients.set(channel, channel_affine(args, channel, moments_of_channel));
+    } else {
+      const Index first = matrix.channel_offset(channel);
+      careful_channel(args, channel, args.x + first, args.y + first, matrix.channel_runs(), training);
+      coefficients.leave_out(channel);
     }
   };
-  const auto apply = [&](Index slab, Index chunk) {
-    coefficients.each_part(slab, matrix.piece(slab, chunk), [&](const Piece& part) {
-      kernel.column_affine(args.x + part.offset, args.y + part.offset, part.block, coefficients.affine(part.first_col));
-    });
+  const auto finish = [&](Share channels) {
+    if (training) return moments.each_channel(channels, coefficients_of);
+    for (Index channel = channels.begin; channel < channels.end; ++channel)
+      coefficients_of(channel, Moments<T>{{args.mean[channel], 0.0}, args.var[channel]});
   };
-  parallel(threads,
-           [&](const Team& team) { two_sweeps(team, matrix.slabs(), matrix.chunks(), statistics, finish, apply); });
+  const auto apply = [&](Share channels, Index chunk) {
+    coefficients.each_block(args.y, args.stream, channels, chunk,
+                            [&](Index offset, const Block& block, Index first_col, bool stream) {
+                              kernel.column_affine(args.x + offset, args.y + offset, block,
+                                                   coefficients.affine(first_col), stream);
+                            });
+  };
+  const Index slab = training ? slab_channels(matrix, 2, threads) : args.shape.channels;
+  parallel(threads, [&](const Team& team) { sweep_columns(team, matrix, slab, statistics, finish, apply); });
 }
 
 template <class T>
@@ -210,71 +367,50 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
   constexpr bool refines = std::is_same_v<T, double>;
   const Kernels<T>& kernel = kernels<T>();
   const Matrix<T> matrix(args.shape);
-  const Index cols = matrix.cols();
   const MatrixMoments<T> moments(matrix, refines && training);
-  const Coefficients<T> coefficients(matrix);
-  const Scratch<double> means(2 * cols), sums(4 * cols * matrix.chunks());
-  const auto column_sums = [&](Index chunk, Index col) -> ColumnGradientSums {
-    double* p = sums.data() + 4 * cols * chunk + col;
-    return {p, p + cols, p + 2 * cols, p + 3 * cols};
+  const MatrixGradientSums<T> sums(matrix);
+  Coefficients<T> coefficients(matrix);
+  const auto refine = [&](Share channels) {
+    moments.each_channel(channels, [&](Index channel, const Moments<T>& exact) {
+      sums.set_mean(channel, refine_mean(args.mean[channel], exact.mean));
+    });
   };
-  const auto set_mean = [&](Index channel, Sum mean) {
-    matrix.each_column(channel, [&](Index col) { means[col] = mean.hi, means[cols + col] = mean.lo; });
-  };
-  const auto mean_of = [&](Index channel) {
-    const Index col = matrix.channel_offset(channel);
-    return Sum{means[col], means[cols + col]};
-  };
-  const auto refine = [&](Index slab) {
-    const Share channels = matrix.channels(slab);
-    for (Index channel = channels.begin; channel < channels.end; ++channel)
-      set_mean(channel, refine_mean(args.mean[channel], moments.channel(channel, args.shape.per_channel()).mean));
-  };
-  const auto gradient_sums = [&](Index slab, Index chunk) {
-    const Piece piece = matrix.piece(slab, chunk);
-    const double* mean = means.data() + piece.first_col;
-    kernel.column_gradient_sums(args.dy + piece.offset, args.x + piece.offset, piece.block, {mean, mean + cols},
-                                column_sums(chunk, piece.first_col));
-  };
-  const auto finish = [&](Index slab) {
-    const Share channels = matrix.channels(slab);
-    for (Index channel = channels.begin; channel < channels.end; ++channel) {
-      ChannelSums<T> total;
-      for (Index chunk = 0; chunk < matrix.chunks(); ++chunk)
-        matrix.each_column(channel, chunk, [&](Index col) {
-          const ColumnGradientSums at = column_sums(chunk, col);
-          total.add({{*at.g, *at.g_lo}, {*at.gd, *at.gd_lo}});
-        });
-      const GradientAffine<T> gradient = channel_gradient(args, channel, mean_of(channel), total);
+  const auto finish = [&](Share channels) {
+    sums.each_channel(channels, [&](Index channel, const ChannelSums<T>& total) {
+      const GradientAffine<T> gradient = channel_gradient(args, channel, sums.mean(channel), total);
       if (!gradient_fits(args, channel, gradient)) {
         careful_channel_gradients(args, channel, matrix.channel_offset(channel), matrix.channel_runs(), training);
-        coefficients.leave_out(slab, channel);
+        coefficients.leave_out(channel);
       } else if (training) {
         coefficients.set(channel, gradient);
       } else {
         coefficients.set(channel, Affine<T>{0, gradient.dy_scale, 0});
       }
-    }
-  };
-  const auto apply = [&](Index slab, Index chunk) {
-    coefficients.each_part(slab, matrix.piece(slab, chunk), [&](const Piece& part) {
-      const T* dy = args.dy + part.offset;
-      T* dx = args.dx + part.offset;
-      if (training)
-        kernel.column_gradient_affine(dy, args.x + part.offset, dx, part.block, coefficients.gradient(part.first_col));
-      else
-        kernel.column_affine(dy, dx, part.block, coefficients.affine(part.first_col));
     });
   };
-  for (Index channel = 0; channel < args.shape.channels; ++channel) set_mean(channel, {args.mean[channel], 0.0});
+  const auto apply = [&](Share channels, Index chunk) {
+    coefficients.each_block(
+        args.dx, args.stream, channels, chunk, [&](Index offset, const Block& block, Index first_col, bool stream) {
+          const T* dy = args.dy + offset;
+          T* dx = args.dx + offset;
+          if (training)
+            kernel.column_gradient_affine(dy, args.x + offset, dx, block, coefficients.gradient(first_col), stream);
+          else
+            kernel.column_affine(dy, dx, block, coefficients.affine(first_col), stream);
+        });
+  };
+  for (Index channel = 0; channel < args.shape.channels; ++channel) sums.set_mean(channel, {args.mean[channel], 0.0});
+  const Index slab = slab_channels(matrix, 3, threads);
   parallel(threads, [&](const Team& team) {
     if (refines && training) {
-      two_sweeps(
-          team, matrix.slabs(), matrix.chunks(), [&](Index slab, Index chunk) { moments.compute(args.x, slab, chunk); },
-          refine, [](Index, Index) {});
+      sweep_columns(
+          team, matrix, slab, [&](Share channels, Index chunk) { moments.compute(args.x, channels, chunk); }, refine,
+          [](Share, Index) {});
       team.barrier();
     }
-    two_sweeps(team, matrix.slabs(), matrix.chunks(), gradient_sums, finish, apply);
+    sweep_columns(
+        team, matrix, slab, [&](Share channels, Index chunk) { sums.compute(args.dy, args.x, channels, chunk); },
+        finish, apply);
   });
 }
 

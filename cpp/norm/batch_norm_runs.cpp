@@ -76,7 +76,7 @@ void forward_by_runs(const BatchNormForward<T>& args, bool training, int threads
   };
   const auto apply = [&](Index channel, Index piece) {
     const Index first = pieces.offset(channel, piece);
-    if (!done[channel]) kernel.affine(args.x + first, args.y + first, pieces.runs(piece), affine[channel]);
+    if (!done[channel]) kernel.affine(args.x + first, args.y + first, pieces.runs(piece), affine[channel], args.stream);
   };
   parallel(threads, [&](const Team& team) { two_sweeps(team, channels, pieces.count(), statistics, finish, apply); });
 }
@@ -116,9 +116,9 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
     if (done[channel]) return;
     const Index first = pieces.offset(channel, piece);
     if (training)
-      kernel.gradient_affine(args.dy + first, args.x + first, args.dx + first, pieces.runs(piece), affine[channel]);
+      kernel.gradient_affine(args.dy + first, args.x + first, args.dx + first, pieces.runs(piece), affine[channel], args.stream);
     else
-      kernel.affine(args.dy + first, args.dx + first, pieces.runs(piece), {0, affine[channel].dy_scale, 0});
+      kernel.affine(args.dy + first, args.dx + first, pieces.runs(piece), {0, affine[channel].dy_scale, 0}, args.stream);
   };
   for (Index channel = 0; channel < channels; ++channel) means[channel] = {args.mean[channel], 0.0};
   parallel(threads, [&](const Team& team) {

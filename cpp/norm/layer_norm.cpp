@@ -8,6 +8,7 @@
 #include "kernels/coefficients.hpp"
 #include "norm/careful.hpp"
 #include "norm/dispatch.hpp"
+#include "norm/machine.hpp"
 #include "norm/merge.hpp"
 #include "norm/norm.hpp"
 #include "norm/sweeps.hpp"
@@ -97,7 +98,7 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
     const Index first = chunk * chunk_cols<T>;
     kernel.normalize(args.x + row * cols + first, args.y + row * cols + first,
                      args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
-                     chunk_length<T>(cols, chunk), affine[row]);
+                     chunk_length<T>(cols, chunk), affine[row], args.stream);
   };
   parallel(threads, [&](const Team& team) { two_sweeps(team, rows, chunks, statistics, finish, apply); });
 }
@@ -152,7 +153,7 @@ void backward_by_rows(const LayerNormBackward<T>& args, Index rows, T* dweight, 
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, bytes = rows * cols * static_cast<Index>(sizeof(T));
   const Index wanted = std::clamp<Index>(bytes / bytes_per_chunk, 1, most_chunks);
-  const Index rows_each = ((rows + wanted - 1) / wanted + tile_rows - 1) / tile_rows * tile_rows;
+  const Index rows_each = ((rows + wanted - 1) / wanted + 7) / 8 * 8;  // whole tiles of every kernel
   const Index chunks = (rows + rows_each - 1) / rows_each, width = accumulator_planes<T> * cols;
   const Scratch<double> partials(chunks * 2 * width);
   parallel(threads, [&](const Team& team) {
@@ -216,7 +217,9 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
       g += widened<T>(parts[row * chunks + chunk].g);
       gd += widened<T>(parts[row * chunks + chunk].gd);
     }
-    gradients[row] = row_gradient<T>({sum_of(g), sum_of(gd)}, means[row], args.rstd[row], static_cast<double>(cols));
+    const double rstd = args.rstd[row], count = static_cast<double>(cols);
+    gradients[row] = row_gradient<T>(means[row], rstd, static_cast<double>(g) / count,
+                                     static_cast<double>(gd) * rstd / count);
   };
   const auto block_gradients = [&](Index block, double* dw) {
     const Index first = block * block_cols, count = std::min(block_cols, cols - first);
@@ -240,7 +243,9 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
 }  // namespace
 
 template <class T>
-void layer_norm(const LayerNormForward<T>& args, Index rows, int threads) {
+void layer_norm(LayerNormForward<T> args, Index rows, int threads) {
+  const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
+  args.stream = args.stream && worth_streaming(bytes, bytes);
   if (args.cols == 0) {
     std::fill(args.mean, args.mean + rows, 0.0);
     std::fill(args.rstd, args.rstd + rows, 1.0 / std::sqrt(args.eps));
@@ -252,7 +257,9 @@ void layer_norm(const LayerNormForward<T>& args, Index rows, int threads) {
 }
 
 template <class T>
-void layer_norm_backward(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
+void layer_norm_backward(LayerNormBackward<T> args, Index rows, T* dweight, T* dbias, int threads) {
+  const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
+  args.stream = args.stream && worth_streaming(2 * bytes, bytes);
   if (rows == 0 || args.cols == 0) {
     std::fill(dweight, dweight + args.cols, T(0));
     std::fill(dbias, dbias + args.cols, T(0));
@@ -263,9 +270,9 @@ void layer_norm_backward(const LayerNormBackward<T>& args, Index rows, T* dweigh
   }
 }
 
-template void layer_norm(const LayerNormForward<float>&, Index, int);
-template void layer_norm(const LayerNormForward<double>&, Index, int);
-template void layer_norm_backward(const LayerNormBackward<float>&, Index, float*, float*, int);
-template void layer_norm_backward(const LayerNormBackward<double>&, Index, double*, double*, int);
+template void layer_norm(LayerNormForward<float>, Index, int);
+template void layer_norm(LayerNormForward<double>, Index, int);
+template void layer_norm_backward(LayerNormBackward<float>, Index, float*, float*, int);
+template void layer_norm_backward(LayerNormBackward<double>, Index, double*, double*, int);
 
 }  // namespace normkit

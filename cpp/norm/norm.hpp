@@ -1,5 +1,6 @@
 // The C++ interface: each operation on contiguous arrays of T = float or double, on up to `threads` threads.
-// The callers (cpp/python) have checked shapes, memory and aliasing; y may be x, dx may be dy or x.
+// The callers (cpp/python) have checked shapes, memory and aliasing; y may be x, dx may be dy or x. They set `stream`
+// where the result's memory is there already and no input; whether it is then written past the caches is the plan's choice.
 #pragma once
 
 #include "kernels/table.hpp"
@@ -8,11 +9,11 @@ namespace normkit {
 
 // args.mean and args.rstd receive the moments of each row.
 template <class T>
-void layer_norm(const LayerNormForward<T>& args, Index rows, int threads);
+void layer_norm(LayerNormForward<T> args, Index rows, int threads);
 
 // dweight, dbias: (cols)
 template <class T>
-void layer_norm_backward(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads);
+void layer_norm_backward(LayerNormBackward<T> args, Index rows, T* dweight, T* dbias, int threads);
 
 // An array seen as (outer, channels, inner). NCHW: (N, C, H·W); NHWC: (N·H·W, C, 1).
 struct ChannelShape {
@@ -30,6 +31,7 @@ struct BatchNormForward {
   double *mean, *rstd, *var;
   ChannelShape shape;
   double eps;
+  bool stream;
 };
 
 template <class T>
@@ -40,6 +42,7 @@ struct BatchNormBackward {
   const double *mean, *rstd;
   T *dweight, *dbias;  // (channels)
   ChannelShape shape;
+  bool stream;
 };
 
 // Normalizes with the statistics of x, which mean, rstd and var receive.

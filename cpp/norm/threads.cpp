@@ -31,12 +31,16 @@
 namespace normkit {
 namespace {
 
-// Every member computes with the default rounding and denormals, whatever the caller's mode, and leaves no trace.
+// Around the work of every member: it computes with the default rounding and denormals, whatever the caller's mode, and
+// leaves no trace.
 class FloatEnvironment {
  public:
 #if defined(__x86_64__)
   FloatEnvironment() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
-  ~FloatEnvironment() { _mm_setcsr(saved_); }
+  ~FloatEnvironment() {
+    _mm_sfence();  // a member's streaming stores come before the end of its work
+    _mm_setcsr(saved_);
+  }
 
  private:
   unsigned saved_;

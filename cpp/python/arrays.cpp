@@ -6,6 +6,8 @@
 #include <numeric>
 #include <utility>
 
+#include "python/memory.hpp"
+
 namespace normkit::python {
 namespace {
 
@@ -69,9 +71,19 @@ bool same_layout(const py::array& a, const py::array& b) {
 
 py::array empty(Scalar scalar, const Shape& shape) { return py::array(dtype_of(scalar), shape); }
 
-py::array empty_like(const py::array& array) {
-  if (is_c_contiguous(array)) return py::array(array.dtype(), shape_of(array));
-  return numpy("empty_like")(array);
+Destination new_result(Scalar scalar, const Shape& shape) {
+  std::size_t bytes = scalar == Scalar::f32 ? 4 : 8;
+  for (const py::ssize_t length : shape) bytes *= static_cast<std::size_t>(length);
+  const PoolScope scope(bytes);
+  py::array array = empty(scalar, shape);
+  return {array, scope.recycled()};
+}
+
+Destination new_result_like(const py::array& array) {
+  if (is_c_contiguous(array)) return new_result(scalar_of(array), shape_of(array));
+  const PoolScope scope(static_cast<std::size_t>(array.nbytes()));
+  const py::array result = numpy("empty_like")(array);
+  return {result, scope.recycled()};
 }
 
 py::array contiguous(const py::array& array) {
@@ -80,7 +92,7 @@ py::array contiguous(const py::array& array) {
 }
 
 py::array copy_in_layout(const py::array& array, const py::array& like) {
-  py::array copy = empty_like(like);
+  py::array copy = new_result_like(like).array;
   copy_to(copy, array);
   return copy;
 }
@@ -96,6 +108,10 @@ bool overlap(const py::array& a, const py::array& b) {
   } catch (const py::error_already_set&) {  // too hard to tell in reasonable time
     return true;
   }
+}
+
+bool is_none_of(const py::array& array, std::initializer_list<py::array> others) {
+  return std::none_of(others.begin(), others.end(), [&](const py::array& other) { return other.data() == array.data(); });
 }
 
 // Axes by size of stride must each step over all that the ones below reach.

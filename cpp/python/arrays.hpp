@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -31,14 +32,24 @@ bool same_layout(const py::array& a, const py::array& b);
 bool is_c_contiguous(const py::array& array);
 bool is_aligned(const py::array& array);
 
+bool is_none_of(const py::array& array, std::initializer_list<py::array> others);  // by where they begin
+
 // Whether two arrays have an element in common, are one and the same memory, or have elements that share memory.
 bool overlap(const py::array& a, const py::array& b);
 bool same_memory(const py::array& a, const py::array& b);
 bool overlaps_itself(const py::array& array);
 
+// Memory that an operation writes its result to. resident: its pages are there already, and it is no input.
+struct Destination {
+  py::array array;
+  bool resident = false;
+};
+
+// Uninitialized.
 py::array empty(Scalar scalar, const Shape& shape);
-// Uninitialized, with the shape and the layout (strides) of a dense array.
-py::array empty_like(const py::array& array);
+// The same for a result, from the pool; or with the layout (strides) of a dense array.
+Destination new_result(Scalar scalar, const Shape& shape);
+Destination new_result_like(const py::array& array);
 py::array contiguous(const py::array& array);
 // A copy of `array` in the layout of `like`.
 py::array copy_in_layout(const py::array& array, const py::array& like);

@@ -36,13 +36,13 @@ class ChannelView {
   py::array matched(const py::array& other) const {
     return same_layout(other, array_) ? other : copy_in_layout(other, array_);
   }
-  py::array result(const py::object& out) const {
+  Destination result(const py::object& out, std::initializer_list<py::array> inputs) const {
     if (!out.is_none()) {
       const auto array = py::reinterpret_borrow<py::array>(out);
       const bool aligned = is_aligned(array);
-      if (aligned && same_layout(array, array_)) return array;
+      if (aligned && same_layout(array, array_)) return {array, is_none_of(array, inputs)};
     }
-    return empty_like(array_);
+    return new_result_like(array_);
   }
   static py::object finish(const py::object& out, const py::array& result) {
     if (out.is_none()) return result;
@@ -123,17 +123,17 @@ py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, 
   py::array_t<double> mean(view.channels()), rstd(view.channels()), var(view.channels());
   prepare(op, view.channels(), mean, var);
 
-  py::array output = view.result(target);
+  Destination output = view.result(target, {view.array()});
   const Index bytes = 2 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, given.num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const BatchNormForward<T> args{data<T>(view.array()),  writable<T>(output), optional_data<T>(weight),
+    const BatchNormForward<T> args{data<T>(view.array()),  writable<T>(output.array), optional_data<T>(weight),
                                    optional_data<T>(bias), mean.mutable_data(), rstd.mutable_data(),
-                                   var.mutable_data(),     view.shape(),        eps};
+                                   var.mutable_data(),     view.shape(),        eps, output.resident};
     without_gil(bytes, [&] { run(args, threads); });
   });
-  const py::object result = ChannelView::finish(target, output);
+  const py::object result = ChannelView::finish(target, output.array);
   const py::object y = given.out.is_none() ? result : given.out;
   for (Index c = 0; c < channels; ++c) after(c, mean.data()[c], var.data()[c], view.shape().per_channel());
   if (given.return_moments) return py::make_tuple(y, mean, rstd);
@@ -199,18 +199,18 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                          {"moments.rstd", rstd_object, false}});
 
   const py::array upstream = view.matched(dy);
-  py::array output = view.result(target);
+  Destination output = view.result(target, {upstream, view.array()});
   py::array dweight = empty(scalar, view.channels()), dbias = empty(scalar, view.channels());
   const Index bytes = 3 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const BatchNormBackward<T> args{data<T>(upstream),        data<T>(view.array()), writable<T>(output),
+    const BatchNormBackward<T> args{data<T>(upstream),        data<T>(view.array()), writable<T>(output.array),
                                     optional_data<T>(weight), mean.data(),           rstd.data(),
-                                    writable<T>(dweight),     writable<T>(dbias),    view.shape()};
+                                    writable<T>(dweight),     writable<T>(dbias),    view.shape(), output.resident};
     without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });
   });
-  const py::object dx = ChannelView::finish(target, output);
+  const py::object dx = ChannelView::finish(target, output.array);
   return py::make_tuple(out.is_none() ? dx : out, dweight, dbias);
 }
 

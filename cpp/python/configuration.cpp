@@ -2,6 +2,8 @@
 #include <pybind11/stl.h>
 
 #include "norm/dispatch.hpp"
+#include "norm/machine.hpp"
+#include "norm/pool.hpp"
 #include "norm/threads.hpp"
 #include "python/checks.hpp"
 #include "python/operations.hpp"
@@ -19,6 +21,8 @@ py::dict build_config() {
   config["pybind11"] = PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(PYBIND11_VERSION_MINOR);
   config["threads"] = thread_backend();
   config["usable_cores"] = usable_cores();
+  config["cache_bytes"] = py::make_tuple(caches().second_level, caches().last_level);
+  config["pool_limit_bytes"] = pool::usage().limit;
   return config;
 }
 
@@ -33,6 +37,11 @@ void register_configuration(py::module_& module) {
   module.def("set_num_threads", set_threads);
   module.def("get_num_threads", num_threads);
   module.def("build_config", build_config);
+  module.def("empty_cache", [] { pool::empty(); });
+  module.def("pool_usage", [] {
+    const pool::Usage usage = pool::usage();
+    return py::make_tuple(usage.in_use, usage.waiting, usage.limit);
+  });
 }
 
 }  // namespace normkit::python

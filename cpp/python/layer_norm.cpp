@@ -33,21 +33,21 @@ class RowView {
   py::array matrix(const py::array& array) const { return contiguous(transposed(array)); }
 
   // Memory for a result; `finish` makes it the array to return.
-  py::array result_matrix(const py::object& out, Scalar scalar) const {
+  Destination result_matrix(const py::object& out, Scalar scalar, std::initializer_list<py::array> inputs) const {
     if (!out.is_none()) {
       const py::array view = transposed(py::reinterpret_borrow<py::array>(out));
-      if (is_c_contiguous(view) && is_aligned(view)) return view;
+      if (is_c_contiguous(view) && is_aligned(view)) return {view, is_none_of(view, inputs)};
     }
     Shape shape = row_shape_;
     shape.insert(shape.end(), col_shape_.begin(), col_shape_.end());
-    return empty(scalar, shape);
+    return new_result(scalar, shape);
   }
   py::object finish(const py::object& out, const py::array& matrix, Scalar scalar) const {
     const py::array view = trailing_ ? matrix : matrix.attr("transpose")(inverse()).cast<py::array>();
     py::object result = out;
     if (out.is_none()) {
       if (trailing_ || direct_) return view;
-      result = empty(scalar, shape_);
+      result = new_result(scalar, shape_).array;
     }
     const auto destination = py::reinterpret_borrow<py::array>(result);
     if (destination.data() != view.data()) copy_to(destination, view);
@@ -91,23 +91,24 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
       checked_out(op, out, x, {{"x", x_object, true}, {"weight", weight_object, false}, {"bias", bias_object, false}});
 
   const py::array input = view.matrix(x);
-  py::array output = view.result_matrix(target, scalar);
+  Destination output = view.result_matrix(target, scalar, {input});
   py::array_t<double> mean(view.row_shape()), rstd(view.row_shape());
   const Index bytes = 2 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
     const LayerNormForward<T> args{data<T>(input),
-                                   writable<T>(output),
+                                   writable<T>(output.array),
                                    optional_data<T>(weight),
                                    optional_data<T>(bias),
                                    mean.mutable_data(),
                                    rstd.mutable_data(),
                                    view.cols(),
-                                   eps};
+                                   eps,
+                                   output.resident};
     without_gil(bytes, [&] { layer_norm(args, view.rows(), threads); });
   });
-  const py::object result = view.finish(target, output, scalar);
+  const py::object result = view.finish(target, output.array, scalar);
   const py::object y = out.is_none() ? result : out;
   if (return_moments) return py::make_tuple(y, mean, rstd);
   return y;
@@ -132,18 +133,18 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                          {"moments.rstd", rstd_object, false}});
 
   const py::array input = view.matrix(x), upstream = view.matrix(dy);
-  py::array output = view.result_matrix(target, scalar);
+  Destination output = view.result_matrix(target, scalar, {input, upstream});
   py::array dweight = empty(scalar, view.col_shape()), dbias = empty(scalar, view.col_shape());
   const Index bytes = 3 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const LayerNormBackward<T> args{data<T>(upstream), data<T>(input), writable<T>(output), optional_data<T>(weight),
-                                    mean.data(),       rstd.data(),    view.cols()};
+    const LayerNormBackward<T> args{data<T>(upstream), data<T>(input), writable<T>(output.array), optional_data<T>(weight),
+                                    mean.data(),       rstd.data(),    view.cols(), output.resident};
     T *dw = writable<T>(dweight), *db = writable<T>(dbias);
     without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
   });
-  const py::object dx = view.finish(target, output, scalar);
+  const py::object dx = view.finish(target, output.array, scalar);
   return py::make_tuple(out.is_none() ? dx : out, dweight, dbias);
 }
 

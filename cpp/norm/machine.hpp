@@ -1,0 +1,18 @@
+// What the plans ask of the machine. Only the order of the work and the kind of its stores depend on it, never a sum.
+#pragma once
+
+#include "kernels/table.hpp"
+
+namespace normkit {
+
+// Bytes of a core's second-level cache and of the last-level cache, read once; usual sizes where the system tells none.
+struct Caches {
+  Index second_level, last_level;
+};
+const Caches& caches();
+
+// Whether a result is written past the caches: that saves reading its memory first, and pays when neither the result nor
+// what it is made of would still be in the cache for whoever comes next.
+bool worth_streaming(Index bytes_read, Index bytes_written);
+
+}  // namespace normkit
