@@ -26,6 +26,21 @@ void affine(const T* x, T* y, Runs runs, Affine<T> affine, bool stream) {
 }
 
 template <class T>
+void plane_affine(const T* x, T* y, Index planes, Index inner, AffineColumns<T> affine, bool stream) {
+  with_stores(stream, [&](auto streams) {
+    for (Index p = 0; p < planes; ++p) {
+      const Vec<T> center = broadcast(affine.center[p]), scale = broadcast(affine.scale[p]),
+                   shift = broadcast(affine.shift[p]);
+      const T* from = x + p * inner;
+      T* to = y + p * inner;
+      each_vector_of<streams.value>(to, inner, [&](Index i, auto n) {
+        store<streams.value>(to + i, fma(load(from + i, n) - center, scale, shift), n);
+      });
+    }
+  });
+}
+
+template <class T>
 void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine, bool stream) {
   const Vec<T> center = broadcast(affine.center), scale = broadcast(affine.scale),
                dy_center = broadcast(affine.dy_center), dy_scale = broadcast(affine.dy_scale);
@@ -66,7 +81,9 @@ void column_affine(const T* x, T* y, Block block, AffineColumns<T> affine, bool 
     each_strip<strip_cols<T>, 8>(block, [&](RowRange rows, Index first, Index cols) {
       const StripOf<T> center(affine.center + first, cols), scale(affine.scale + first, cols),
           shift(affine.shift + first, cols);
+      const Index ahead = (rows.end - rows.begin) * block.stride;
       each_in_strip<T>(block, rows, first, cols, [&](Index i, int k, auto n) {
+        fetch(x + ahead + i);
         store<streams.value>(y + i, fma(load(x + i, n) - center.part[k], scale.part[k], shift.part[k]), n);
       });
     });
@@ -79,7 +96,10 @@ void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, Gradien
     each_strip<strip_cols<T>, 8>(block, [&](RowRange rows, Index first, Index cols) {
       const StripOf<T> center(affine.center + first, cols), scale(affine.scale + first, cols),
           dy_center(affine.dy_center + first, cols), dy_scale(affine.dy_scale + first, cols);
+      const Index ahead = (rows.end - rows.begin) * block.stride;
       each_in_strip<T>(block, rows, first, cols, [&](Index i, int k, auto n) {
+        fetch(dy + ahead + i);
+        fetch(x + ahead + i);
         const Vec<T> g = load(dy + i, n) - dy_center.part[k];
         store<streams.value>(dx + i, fma(load(x + i, n) - center.part[k], scale.part[k], g) * dy_scale.part[k], n);
       });
@@ -96,9 +116,14 @@ void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean,
 #pragma GCC unroll 8
     for (int k = 0; k < sum_wides; ++k) minus_mean.part[k] = Wide<T>{} - minus_mean.part[k];
     WideStrip<T> g(out.g + first, out.g_lo + first, cols), gd(out.gd + first, out.gd_lo + first, cols);
+    const Index ahead = (rows.end - rows.begin) * block.stride;
     for (Index r = rows.begin; r < rows.end; ++r) {
       const Index row = r * block.stride + first;
       each_in_group<wide_lanes, sum_wides>(row, cols, [&](Index i, int k, auto n) {
+        if (starts_line<T>(k)) {
+          fetch(dy + ahead + i);
+          fetch(x + ahead + i);
+        }
         const Wide<T> dy_wide = widen(dy + i, n);
         g.part[k] = accumulate(g.part[k], dy_wide);
         gd.part[k] = multiply_add(dy_wide, accumulate(minus_mean.part[k], widen(x + i, n)), gd.part[k]);

@@ -2,10 +2,11 @@
 
 namespace {
 
-// y = x̂·weight + bias for `rows` rows, `stride` apart, that share the loads of weight and bias.
+// y = x̂·weight + bias for `rows` rows, `stride` apart, that share the loads of weight and bias. A stream, which leaves the
+// memory idle in the other direction, fetches what lies `ahead`.
 template <bool has_weight, bool has_bias, bool stream, int rows, class T>
 NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* bias, Index stride, Index cols,
-                                   const Affine<T>* affine) {
+                                   const Affine<T>* affine, Index ahead) {
   Vec<T> center[rows], scale[rows], shift[rows];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
@@ -19,6 +20,7 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* b
     if constexpr (has_bias) b = load(bias + i, n);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
+      if constexpr (stream) fetch(x + ahead + i);
       Vec<T> v = fma(load(x + r * stride + i, n) - center[r], scale[r], shift[r]);
       if constexpr (has_weight && has_bias)
         v = fma(v, w, b);
@@ -33,23 +35,29 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* b
 
 template <bool stream, int rows, class T>
 NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* bias, Index stride, Index cols,
-                                   const Affine<T>* affine) {
+                                   const Affine<T>* affine, Index ahead) {
   if (weight && bias)
-    normalize_rows<true, true, stream, rows>(x, y, weight, bias, stride, cols, affine);
+    normalize_rows<true, true, stream, rows>(x, y, weight, bias, stride, cols, affine, ahead);
   else if (weight)
-    normalize_rows<true, false, stream, rows>(x, y, weight, bias, stride, cols, affine);
+    normalize_rows<true, false, stream, rows>(x, y, weight, bias, stride, cols, affine, ahead);
   else if (bias)
-    normalize_rows<false, true, stream, rows>(x, y, weight, bias, stride, cols, affine);
+    normalize_rows<false, true, stream, rows>(x, y, weight, bias, stride, cols, affine, ahead);
   else
-    normalize_rows<false, false, stream, rows>(x, y, weight, bias, stride, cols, affine);
+    normalize_rows<false, false, stream, rows>(x, y, weight, bias, stride, cols, affine, ahead);
+}
+
+template <class T>
+NORMKIT_INLINE void normalize_row(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine,
+                                  bool stream, Index ahead) {
+  if (stream)
+    normalize_rows<true, 1>(x, y, weight, bias, 0, n, &affine, ahead);
+  else
+    normalize_rows<false, 1>(x, y, weight, bias, 0, n, &affine, 0);
 }
 
 template <class T>
 void normalize(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine, bool stream) {
-  if (stream)
-    normalize_rows<true, 1>(x, y, weight, bias, 0, n, &affine);
-  else
-    normalize_rows<false, 1>(x, y, weight, bias, 0, n, &affine);
+  normalize_row(x, y, weight, bias, n, affine, stream, 0);
 }
 
 // Up to wide_lanes rows, whose statistics are finished side by side in one vector.
@@ -107,11 +115,11 @@ NORMKIT_INLINE void normalize_tile(const LayerNormForward<T>& args, const RowTil
   Index r = 0;
   for (; !args.stream && tile.left_alone == 0 && r + rows_at_once <= tile.rows; r += rows_at_once)
     normalize_rows<false, rows_at_once>(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols, args.cols,
-                                 tile.affine + r);
+                                        tile.affine + r, 0);
   for (; r < tile.rows; ++r)
     if (args.rstd[tile.first + r] != out_of_range)
-      normalize(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols, tile.affine[r],
-                args.stream);
+      normalize_row(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols, tile.affine[r],
+                    args.stream, tile.rows * args.cols);
 }
 
 // Rows in tiles whose second reading comes from the first-level cache.
@@ -148,6 +156,10 @@ GradientSums gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, 
     for (Index o = 0; o < runs.outer; ++o) {
       const T *dy_run = dy + o * runs.stride, *x_run = x + o * runs.stride;
       each_wide<pair_lanes>(runs.inner, [&](Index i, int k, auto n) {
+        if (k == 0 && runs.outer > 1) {
+          fetch(dy_run + i + runs.inner);
+          fetch(x_run + i + runs.inner);
+        }
         Wide<T> g = widen(dy_run + i, n);
         if constexpr (weighted.value) g = g * widen(weight + i, n);
         g_sums.part[k] = accumulate(g_sums.part[k], g);
@@ -189,7 +201,7 @@ struct WideXHat<float> {
   }
   template <class N>
   NORMKIT_INLINE Wide<float> at(const float* x, N n, Wide<float>& centred) const {
-    centred = {accumulate(minus_mean, widen(x, n).hi)};
+    centred = {widen(x, n).hi + minus_mean};
     return {centred.hi * rstd};
   }
 };
@@ -337,9 +349,9 @@ Index layer_norm_backward_rows(const LayerNormBackward<T>& args, Index begin, In
 }
 
 template <class T>
-void layer_norm_backward_columns(const LayerNormBackward<T>& args, Index end, Index first, Index cols,
+void layer_norm_backward_columns(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                  const RowGradient<T>* gradients, double* dweight, double* dbias) {
-  each_tile<false>(args, 0, end, first, cols, dweight, dbias,
+  each_tile<false>(args, begin, end, first, cols, dweight, dbias,
                    [&](GradientTile<T>& tile, Index r) { tile.row[tile.rows] = gradients[r]; });
 }
 

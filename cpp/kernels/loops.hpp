@@ -101,9 +101,12 @@ NORMKIT_INLINE void add_squares(const T* x, Index count, Wide<T> mean, WideLanes
 }
 
 // Σx and Σx² over one run of floats, added to the lanes; in double every product is exact.
+// With `fetches` the lines that lie `ahead` are brought nearer.
+template <bool fetches = false>
 NORMKIT_INLINE void add_powers(const float* x, Index count, WideLanes<float, pair_lanes>& sums,
-                               WideLanes<float, pair_lanes>& squares) {
+                               WideLanes<float, pair_lanes>& squares, Index ahead = 0) {
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
+    if (fetches && k == 0) fetch(x + i + ahead);
     const Wide<float> v = widen(x + i, n);
     sums.part[k].hi = accumulate(sums.part[k].hi, v.hi);
     squares.part[k] = multiply_add(v, v, squares.part[k]);

@@ -39,7 +39,12 @@ BlockMoments moments(const T* x, Runs runs) {
   const double count = static_cast<double>(runs.outer * runs.inner);
   if constexpr (sizeof(T) == sizeof(float)) {
     WideLanes<T, pair_lanes> sums, squares;
-    for (Index o = 0; o < runs.outer; ++o) add_powers(x + o * runs.stride, runs.inner, sums, squares);
+    // Beside a channel's runs lie those of the next one, where no processor expects them.
+    for (Index o = 0; o < runs.outer; ++o)
+      if (runs.outer > 1)
+        add_powers<true>(x + o * runs.stride, runs.inner, sums, squares, runs.inner);
+      else
+        add_powers(x + o * runs.stride, runs.inner, sums, squares);
     const double sum = sums.total().hi, mean = sum / count;
     bool cancels;
     const double m2 = centred_squares(sum, mean, squares.total().hi, cancels);
@@ -81,11 +86,22 @@ struct WideStrip {
   }
 };
 
+// Whether the k-th wide vector of a strip is the first of its line: then the same line of the next rows is fetched, for
+// the processor does not see where they are.
+template <class T>
+NORMKIT_INLINE constexpr bool starts_line(int k) {
+  return k * wide_lanes * static_cast<Index>(sizeof(T)) % 64 == 0;
+}
+
 template <class T, class F>
 NORMKIT_INLINE void each_wide_column(const T* x, Block block, RowRange rows, Index first, Index cols, F&& body) {
+  const Index ahead = (rows.end - rows.begin) * block.stride;
   for (Index r = rows.begin; r < rows.end; ++r) {
     const T* row = x + r * block.stride + first;
-    each_in_group<wide_lanes, sum_wides>(0, cols, [&](Index i, int k, auto n) { body(widen(row + i, n), k, n); });
+    each_in_group<wide_lanes, sum_wides>(0, cols, [&](Index i, int k, auto n) {
+      if (starts_line<T>(k)) fetch(row + ahead + i);
+      body(widen(row + i, n), k, n);
+    });
   }
 }
 
@@ -158,19 +174,26 @@ void column_moments(const T* x, Block block, ColumnMoments out) {
   column_statistics(x, block, out);
 }
 
+// delta·n/total, n being whole. For float data the factor's own rounding does not show.
+NORMKIT_INLINE Wide<float> times_share(Wide<float> delta, double n, double total) {
+  return {delta.hi * broadcast(n / total)};
+}
+NORMKIT_INLINE Wide<double> times_share(Wide<double> delta, double n, double total) {
+  return divide(delta * broadcast_wide<double>({n, 0.0}), total);
+}
+
 // Chan, Golub & LeVeque (1983): the moments of `more` further rows join those of `count`.
 template <class T>
 void merge_columns(ColumnMoments moments, double count, ColumnMoments others, double more, Index cols) {
-  const double total = count + more;
   each_vector<double>(cols, [&](Index i, auto n) {
     const Wide<T> mean = load_planes<T>(moments.mean + i, moments.mean_lo + i, n),
                   m2 = load_planes<T>(moments.m2 + i, moments.m2_lo + i, n),
                   delta = load_planes<T>(others.mean + i, others.mean_lo + i, n) - mean,
-                  step = divide(delta * broadcast_wide<T>({more, 0.0}), total);
+                  step = times_share(delta, more, count + more);
     store_planes<T>(moments.mean + i, moments.mean_lo + i, mean + step, n);
-    const Wide<T> between = (delta * step) * broadcast_wide<T>({count, 0.0});
+    const Wide<T> within = m2 + load_planes<T>(others.m2 + i, others.m2_lo + i, n);
     store_planes<T>(moments.m2 + i, moments.m2_lo + i,
-                    m2 + (load_planes<T>(others.m2 + i, others.m2_lo + i, n) + between), n);
+                    multiply_add(delta * step, broadcast_wide<T>({count, 0.0}), within), n);
   });
 }
 

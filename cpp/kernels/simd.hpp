@@ -159,6 +159,9 @@ NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return _mm256_cvtps_pd(v); 
 NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return __builtin_convertvector(v, Vec<double>); }
 #endif
 
+// Asks for the line of memory at p, which may lie beyond the array, to be brought to the second-level cache.
+NORMKIT_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+
 // Past the caches, to an aligned address; the plan orders it before what follows. Parts of vectors are stored as usual.
 #if defined(__AVX512F__)
 NORMKIT_INLINE void stream_store(float* p, Vec<float> v) { _mm512_stream_ps(p, v); }

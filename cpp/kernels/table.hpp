@@ -41,7 +41,7 @@ struct GradientAffine {
   T center, scale, dy_center, dy_scale;
 };
 
-// Coefficients of one column each; arrays of length cols.
+// Coefficients of one column or plane each.
 template <class T>
 struct AffineColumns {
   const T *center, *scale, *shift;
@@ -120,11 +120,13 @@ struct Kernels {
   // Rows whose rstd is out of range are left out altogether; returns how many those are.
   Index (*layer_norm_backward_rows)(const LayerNormBackward<T>& args, Index begin, Index end, double* dweight,
                                     double* dbias);
-  // The same for the columns [first, first + cols) of all rows [0, end), the row sums being known.
-  void (*layer_norm_backward_columns)(const LayerNormBackward<T>& args, Index end, Index first, Index cols,
+  // The same for the columns [first, first + cols) of these rows, the row sums being known; gradients: those of all rows.
+  void (*layer_norm_backward_columns)(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                       const RowGradient<T>* gradients, double* dweight, double* dbias);
 
   void (*affine)(const T* x, T* y, Runs runs, Affine<T> affine, bool stream);
+  // The same for planes of `inner` elements, one after the other, with coefficients of each.
+  void (*plane_affine)(const T* x, T* y, Index planes, Index inner, AffineColumns<T> affine, bool stream);
   void (*column_affine)(const T* x, T* y, Block block, AffineColumns<T> affine, bool stream);
 
   // weight: null or, for a single run, (inner)

@@ -31,7 +31,7 @@ void batch_norm_training(const BatchNormForward<T>& args, int threads) {
     std::fill(args.var, args.var + args.shape.channels, 0.0);
     std::fill(args.rstd, args.rstd + args.shape.channels, 1.0 / std::sqrt(args.eps));
   } else if (goes_by_runs(args.shape)) {
-    forward_by_runs(with_stores(args, 1), true, threads);
+    forward_by_runs(with_stores(args, 1), threads);
   } else {
     forward_by_columns(with_stores(args, 1), true, threads);
   }
@@ -42,7 +42,7 @@ void batch_norm_inference(const BatchNormForward<T>& args, int threads) {
   if (args.shape.size() == 0) {
     for (Index c = 0; c < args.shape.channels; ++c) args.rstd[c] = 1.0 / std::sqrt(args.var[c] + args.eps);
   } else if (goes_by_runs(args.shape)) {
-    forward_by_runs(with_stores(args, 1), false, threads);
+    inference_by_planes(with_stores(args, 1), threads);
   } else {
     forward_by_columns(with_stores(args, 1), false, threads);
   }

@@ -6,7 +6,9 @@
 namespace normkit {
 
 template <class T>
-void forward_by_runs(const BatchNormForward<T>& args, bool training, int threads);
+void forward_by_runs(const BatchNormForward<T>& args, int threads);
+template <class T>
+void inference_by_planes(const BatchNormForward<T>& args, int threads);
 template <class T>
 void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threads);
 

@@ -29,10 +29,10 @@ class Matrix {
     cols_ = fold_ * width_;
     rows_ = shape.outer / fold_;
     rest_ = shape.outer % fold_;
-    const Index total = shape.size() * static_cast<Index>(sizeof(T));
-    const Index bytes = std::max(std::clamp<Index>(total / 8, 32 << 10, 256 << 10), total / most_chunks);
-    const Index fitting = bytes / (cols_ * static_cast<Index>(sizeof(T)));
-    rows_each_ = std::max<Index>(16, (fitting + 7) / 8 * 8);
+    // Eight chunks at least, for as many threads; but putting a chunk's sums together costs as much as some rows do.
+    constexpr Index least_rows = 32, chunk_bytes = 256 << 10;
+    const Index fitting = std::min(chunk_bytes / (cols_ * static_cast<Index>(sizeof(T))), (rows_ + 7) / 8);
+    rows_each_ = (std::max({least_rows, fitting, (rows_ + most_chunks - 1) / most_chunks}) + 7) / 8 * 8;
     chunks_ = (rows_ + rows_each_ - 1) / rows_each_;
   }
 
@@ -52,6 +52,13 @@ class Matrix {
     for (Index fold = 0; fold < fold_; ++fold)
       visit(fold, fold * width_ + channels.begin * shape_.inner, (channels.end - channels.begin) * shape_.inner);
   }
+  // visit(fold, column) for the columns of a channel.
+  template <class F>
+  void each_column(Index channel, F&& visit) const {
+    for (Index fold = 0; fold < fold_; ++fold)
+      for (Index i = 0; i < shape_.inner; ++i) visit(fold, fold * width_ + channel * shape_.inner + i);
+  }
+  bool columns_are_channels() const { return fold_ == 1 && shape_.inner == 1; }
   Runs channel_runs() const { return {shape_.outer, width_, shape_.inner}; }
   Index channel_offset(Index channel) const { return channel * shape_.inner; }
 
@@ -62,18 +69,17 @@ class Matrix {
 };
 
 // Channels that are taken at once. All of them, in chunks of rows shared among the threads: memory is read from front to
-// back. Or slabs, one after the other, where the whole array falls out of the cache between the two sweeps and a slab
-// does not.
+// back. Or slabs of channels, which each thread does on its own, where the whole array falls out of the cache between the
+// two sweeps and a slab does not. (In cache slabs lose: of rows a power of two apart they use a part of the cache only.)
 template <class T>
 Index slab_channels(const Matrix<T>& matrix, Index arrays, int threads) {
-  constexpr Index least_bytes = 256;  // of a row of a slab: memory is fetched in pieces of a few lines
+  constexpr Index least_bytes = 256;  // of a row: memory is fetched in pieces of a few lines
   const ChannelShape& shape = matrix.shape();
-  const Index row_bytes = matrix.cols() * static_cast<Index>(sizeof(T)), all = arrays * matrix.all_rows() * row_bytes;
-  const Index room = caches().last_level / 4 / threads;
-  if (matrix.fold() > 1 || all <= caches().last_level || row_bytes < 2 * least_bytes) return shape.channels;
-  const Index bytes_per_channel = shape.inner * static_cast<Index>(sizeof(T)),
-              least = std::max<Index>(1, least_bytes / bytes_per_channel);
-  const Index fitting = room / (arrays * matrix.all_rows() * bytes_per_channel) / least * least;
+  const Index channel_bytes = shape.inner * static_cast<Index>(sizeof(T)),
+              column_bytes = arrays * matrix.all_rows() * channel_bytes;
+  if (matrix.fold() > 1 || column_bytes * shape.channels <= caches().last_level) return shape.channels;
+  const Index least = std::max<Index>(1, least_bytes / channel_bytes);
+  const Index fitting = caches().last_level / 4 / threads / column_bytes / least * least;
   return fitting < least ? shape.channels : std::min(fitting, shape.channels);
 }
 
@@ -156,28 +162,41 @@ class MatrixMoments {
       });
   }
 
-  // visit(channel, moments) for some channels, after all chunks.
-  template <class F>
-  void each_channel(Share channels, F&& visit) const {
+  // Puts the chunks of some channels together; then their moments can be asked for.
+  void join(Share channels) const {
     matrix_.each_fold(channels, [&](Index fold, Index first, Index count) {
       double rows = static_cast<double>(matrix_.rows(0));
-      const auto join = [&](Index chunk, Index more) {
+      const auto take = [&](Index chunk, Index more) {
         kernels<T>().merge_columns(at(0, first), rows, at(chunk, first), static_cast<double>(more), count);
         rows += static_cast<double>(more);
       };
-      for (Index chunk = 1; chunk < matrix_.chunks(); ++chunk) join(chunk, matrix_.rows(chunk));
-      if (fold < matrix_.rest()) join(matrix_.chunks(), 1);
+      for (Index chunk = 1; chunk < matrix_.chunks(); ++chunk) take(chunk, matrix_.rows(chunk));
+      if (fold < matrix_.rest()) take(matrix_.chunks(), 1);
     });
-    const Index inner = matrix_.shape().inner;
-    for (Index channel = channels.begin; channel < channels.end; ++channel)
-      visit(channel, merge<T>(matrix_.shape().per_channel(), [&](auto&& block) {
-              for (Index fold = 0; fold < matrix_.fold(); ++fold)
-                for (Index i = 0; i < inner; ++i) {
-                  const Index col = fold * matrix_.width() + channel * inner + i;
-                  block(matrix_.all_rows() + (fold < matrix_.rest() ? 1 : 0),
-                        BlockMoments{planes_.value(0, 0, col), planes_.value(0, 1, col)});
-                }
-            }));
+  }
+  Moments<T> moments(Index channel) const {
+    return merge<T>(matrix_.shape().per_channel(), [&](auto&& block) {
+      matrix_.each_column(channel, [&](Index fold, Index col) {
+        block(matrix_.all_rows() + (fold < matrix_.rest() ? 1 : 0),
+              BlockMoments{planes_.value(0, 0, col), planes_.value(0, 1, col)});
+      });
+    });
+  }
+  void store(Share channels, double* mean, double* var) const {
+    const double count = static_cast<double>(matrix_.shape().per_channel());
+    if (matrix_.columns_are_channels()) {
+      const double *means = planes_.hi(0, 0, 0), *squares = planes_.hi(0, 1, 0);
+      for (Index c = channels.begin; c < channels.end; ++c) {
+        mean[c] = means[c];
+        var[c] = squares[c] / count;
+      }
+    } else {
+      for (Index c = channels.begin; c < channels.end; ++c) {
+        const Moments<T> merged = moments(c);
+        mean[c] = merged.mean.hi;
+        var[c] = static_cast<double>(merged.var);
+      }
+    }
   }
 
  private:
@@ -215,24 +234,24 @@ class MatrixGradientSums {
     if (chunk + 1 == matrix_.chunks()) rest_piece(matrix_, [&](const Piece& piece) { sums(piece, matrix_.chunks()); });
   }
 
-  template <class F>
-  void each_channel(Share channels, F&& visit) const {
+  // Puts the chunks of some channels together; then their sums can be asked for.
+  void join(Share channels) const {
     matrix_.each_fold(channels, [&](Index fold, Index first, Index count) {
       for (Index chunk = 1; chunk < matrix_.chunks(); ++chunk)
         kernels<T>().add_columns(at(0, first), at(chunk, first), count);
       if (fold < matrix_.rest()) kernels<T>().add_columns(at(0, first), at(matrix_.chunks(), first), count);
     });
-    const Index inner = matrix_.shape().inner;
-    for (Index channel = channels.begin; channel < channels.end; ++channel) {
-      ChannelSums<T> total;
-      for (Index fold = 0; fold < matrix_.fold(); ++fold)
-        for (Index i = 0; i < inner; ++i) {
-          const Index col = fold * matrix_.width() + channel * inner + i;
-          total.add({planes_.value(0, 0, col), planes_.value(0, 1, col)});
-        }
-      visit(channel, total);
-    }
   }
+  ChannelSums<T> sums(Index channel) const {
+    ChannelSums<T> total;
+    matrix_.each_column(channel, [&](Index, Index col) {
+      total.add({planes_.value(0, 0, col), planes_.value(0, 1, col)});
+    });
+    return total;
+  }
+  // Where the sums of all channels stand one after the other, which is where columns are channels.
+  const double* g() const { return planes_.hi(0, 0, 0); }
+  const double* gd() const { return planes_.hi(0, 1, 0); }
 
  private:
   ColumnGradientSums at(Index chunk, Index col) const {
@@ -257,16 +276,27 @@ class Coefficients {
   }
   void set(Index channel, const GradientAffine<T>& value) const {
     const T parts[] = {value.center, value.scale, value.dy_center, value.dy_scale};
-    matrix_.each_fold({channel, channel + 1}, [&](Index, Index first, Index count) {
-      std::fill_n(has_any_.data() + first, count, true);
-      for (Index which = 0; which < 4; ++which)
-        for (Index half = 0; half < 2; ++half) std::fill_n(plane(which) + half * matrix_.cols() + first, count, parts[which]);
+    matrix_.each_column(channel, [&](Index, Index col) {
+      has_any_[col] = true;
+      for (Index which = 0; which < 4; ++which) plane(which)[col] = plane(which)[matrix_.cols() + col] = parts[which];
     });
+  }
+  // The same for some channels at once, where columns are channels: fill(arrays) computes what set would be given.
+  template <class F>
+  void set(Share channels, F&& fill) const {
+    fill(ChannelArrays{plane(0), plane(1), plane(2), plane(3)});
+    std::fill(has_any_.data() + channels.begin, has_any_.data() + channels.end, true);
+    for (Index which = 0; which < 4; ++which)
+      std::copy(plane(which) + channels.begin, plane(which) + channels.end,
+                plane(which) + matrix_.cols() + channels.begin);
+  }
+  GradientAffine<T> get(Index channel) const {
+    const Index col = matrix_.channel_offset(channel);
+    return {plane(0)[col], plane(1)[col], plane(2)[col], plane(3)[col]};
   }
   void leave_out(Index channel) {
     complete_ = false;
-    matrix_.each_fold({channel, channel + 1},
-                      [&](Index, Index first, Index count) { std::fill_n(has_any_.data() + first, count, false); });
+    matrix_.each_column(channel, [&](Index, Index col) { has_any_[col] = false; });
   }
   bool complete() const { return complete_; }
 
@@ -337,19 +367,29 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
   const auto statistics = [&](Share channels, Index chunk) {
     if (training) moments.compute(args.x, channels, chunk);
   };
-  const auto coefficients_of = [&](Index channel, const Moments<T>& moments_of_channel) {
-    if (channel_fits(args, channel, moments_of_channel)) {
-      coefficients.set(channel, channel_affine(args, channel, moments_of_channel));
-    } else {
-      const Index first = matrix.channel_offset(channel);
-      careful_channel(args, channel, args.x + first, args.y + first, matrix.channel_runs(), training);
-      coefficients.leave_out(channel);
-    }
+  const auto careful = [&](Index channel) {
+    const Index first = matrix.channel_offset(channel);
+    careful_channel(args, channel, args.x + first, args.y + first, matrix.channel_runs(), training);
+    coefficients.leave_out(channel);
   };
   const auto finish = [&](Share channels) {
-    if (training) return moments.each_channel(channels, coefficients_of);
-    for (Index channel = channels.begin; channel < channels.end; ++channel)
-      coefficients_of(channel, Moments<T>{{args.mean[channel], 0.0}, args.var[channel]});
+    if (training) moments.join(channels);
+    if constexpr (std::is_same_v<T, float>)
+      if (matrix.columns_are_channels()) {
+        if (training) moments.store(channels, args.mean, args.var);
+        coefficients.set(channels, [&](const ChannelArrays& to) { channel_affines(args, channels, to); });
+        for (Index channel = channels.begin; channel < channels.end; ++channel)
+          if (!channel_fits(args, channel)) careful(channel);
+        return;
+      }
+    for (Index channel = channels.begin; channel < channels.end; ++channel) {
+      const Moments<T> found =
+          training ? moments.moments(channel) : Moments<T>{{args.mean[channel], 0.0}, args.var[channel]};
+      if (channel_fits(args, channel, found))
+        coefficients.set(channel, channel_affine(args, channel, found));
+      else
+        careful(channel);
+    }
   };
   const auto apply = [&](Share channels, Index chunk) {
     coefficients.each_block(args.y, args.stream, channels, chunk,
@@ -371,22 +411,32 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
   const MatrixGradientSums<T> sums(matrix);
   Coefficients<T> coefficients(matrix);
   const auto refine = [&](Share channels) {
-    moments.each_channel(channels, [&](Index channel, const Moments<T>& exact) {
-      sums.set_mean(channel, refine_mean(args.mean[channel], exact.mean));
-    });
+    moments.join(channels);
+    for (Index channel = channels.begin; channel < channels.end; ++channel)
+      sums.set_mean(channel, refine_mean(args.mean[channel], moments.moments(channel).mean));
+  };
+  const auto set = [&](Index channel, const GradientAffine<T>& gradient) {
+    if (!gradient_fits(args, channel, gradient)) {
+      careful_channel_gradients(args, channel, matrix.channel_offset(channel), matrix.channel_runs(), training);
+      coefficients.leave_out(channel);
+    } else if (!training) {
+      coefficients.set(channel, Affine<T>{0, gradient.dy_scale, 0});
+    } else if (!matrix.columns_are_channels() || std::is_same_v<T, double>) {
+      coefficients.set(channel, gradient);
+    }
   };
   const auto finish = [&](Share channels) {
-    sums.each_channel(channels, [&](Index channel, const ChannelSums<T>& total) {
-      const GradientAffine<T> gradient = channel_gradient(args, channel, sums.mean(channel), total);
-      if (!gradient_fits(args, channel, gradient)) {
-        careful_channel_gradients(args, channel, matrix.channel_offset(channel), matrix.channel_runs(), training);
-        coefficients.leave_out(channel);
-      } else if (training) {
-        coefficients.set(channel, gradient);
-      } else {
-        coefficients.set(channel, Affine<T>{0, gradient.dy_scale, 0});
+    sums.join(channels);
+    if constexpr (std::is_same_v<T, float>)
+      if (matrix.columns_are_channels()) {
+        coefficients.set(channels, [&](const ChannelArrays& to) {
+          channel_gradients(args, channels, sums.g(), sums.gd(), to);
+        });
+        for (Index channel = channels.begin; channel < channels.end; ++channel) set(channel, coefficients.get(channel));
+        return;
       }
-    });
+    for (Index channel = channels.begin; channel < channels.end; ++channel)
+      set(channel, channel_gradient(args, channel, sums.mean(channel), sums.sums(channel)));
   };
   const auto apply = [&](Share channels, Index chunk) {
     coefficients.each_block(

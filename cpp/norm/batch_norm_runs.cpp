@@ -1,6 +1,7 @@
 // Batch norm where a channel's elements come in long runs (NCHW): every channel is a few runs of H·W elements, cut into
 // pieces that fit the first-level cache, each piece being part of a run or several runs.
 #include <algorithm>
+#include <atomic>
 
 #include "norm/batch_norm.hpp"
 #include "norm/channels.hpp"
@@ -51,25 +52,24 @@ Moments<T> merge_pieces(const Pieces<T>& pieces, const ChannelShape& shape, cons
 }  // namespace
 
 template <class T>
-void forward_by_runs(const BatchNormForward<T>& args, bool training, int threads) {
+void forward_by_runs(const BatchNormForward<T>& args, int threads) {
   const Kernels<T>& kernel = kernels<T>();
   const Index channels = args.shape.channels;
+  const Index channel_bytes = args.shape.per_channel() * static_cast<Index>(sizeof(T));
   const Pieces<T> pieces(args.shape);
-  const Scratch<BlockMoments> parts(training ? channels * pieces.count() : 0);
+  const Scratch<BlockMoments> parts(channels * pieces.count());
   const Scratch<Affine<T>> affine(channels);
   const Scratch<bool> done(channels);
   const auto statistics = [&](Index channel, Index piece) {
-    if (training)
-      parts[channel * pieces.count() + piece] =
-          kernel.moments(args.x + pieces.offset(channel, piece), pieces.runs(piece));
+    parts[channel * pieces.count() + piece] =
+        kernel.moments(args.x + pieces.offset(channel, piece), pieces.runs(piece));
   };
   const auto finish = [&](Index channel) {
-    const Moments<T> moments = training ? merge_pieces(pieces, args.shape, parts.data() + channel * pieces.count())
-                                        : Moments<T>{{args.mean[channel], 0.0}, args.var[channel]};
+    const Moments<T> moments = merge_pieces(pieces, args.shape, parts.data() + channel * pieces.count());
     done[channel] = !channel_fits(args, channel, moments);
     if (done[channel]) {
       const Index first = pieces.offset(channel, 0);
-      careful_channel(args, channel, args.x + first, args.y + first, pieces.whole(), training);
+      careful_channel(args, channel, args.x + first, args.y + first, pieces.whole(), true);
     } else {
       affine[channel] = channel_affine(args, channel, moments);
     }
@@ -78,13 +78,57 @@ void forward_by_runs(const BatchNormForward<T>& args, bool training, int threads
     const Index first = pieces.offset(channel, piece);
     if (!done[channel]) kernel.affine(args.x + first, args.y + first, pieces.runs(piece), affine[channel], args.stream);
   };
-  parallel(threads, [&](const Team& team) { two_sweeps(team, channels, pieces.count(), statistics, finish, apply); });
+  parallel(threads, [&](const Team& team) {
+    two_sweeps(team, channels, pieces.count(), channel_bytes, statistics, finish, apply);
+  });
+}
+
+// Statistics that are constants: the planes of the channels in the order of memory.
+template <class T>
+void inference_by_planes(const BatchNormForward<T>& args, int threads) {
+  const Kernels<T>& kernel = kernels<T>();
+  const auto [outer, channels, inner] = args.shape;
+  const Pieces<T> pieces(args.shape);
+  const Scratch<T> coefficients(3 * channels);
+  const AffineColumns<T> affine{coefficients.data(), coefficients.data() + channels, coefficients.data() + 2 * channels};
+  const Scratch<bool> done(channels);
+  std::atomic<bool> any_done{false};
+  const auto prepare = [&](Index channel) {
+    const Moments<T> moments{{args.mean[channel], 0.0}, args.var[channel]};
+    const Affine<T> a = channel_affine(args, channel, moments);
+    coefficients[channel] = a.center;
+    coefficients[channels + channel] = a.scale;
+    coefficients[2 * channels + channel] = a.shift;
+    done[channel] = !channel_fits(args, channel, moments);
+    if (!done[channel]) return;
+    any_done = true;
+    const Index first = pieces.offset(channel, 0);
+    careful_channel(args, channel, args.x + first, args.y + first, pieces.whole(), false);
+  };
+  parallel(threads, [&](const Team& team) {
+    const Share mine = team.share(channels);
+    for (Index channel = mine.begin; channel < mine.end; ++channel) prepare(channel);
+    team.barrier();
+    const Share planes = team.share(outer * channels);
+    for (Index p = planes.begin; p < planes.end;) {
+      const Index channel = p % channels, left = std::min(planes.end - p, channels - channel);
+      Index count = 0;
+      if (!any_done)
+        count = left;
+      else
+        while (count < left && !done[channel + count]) ++count;
+      kernel.plane_affine(args.x + p * inner, args.y + p * inner, count, inner,
+                          {affine.center + channel, affine.scale + channel, affine.shift + channel}, args.stream);
+      p += std::max<Index>(count, 1);
+    }
+  });
 }
 
 template <class T>
 void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threads) {
   const Kernels<T>& kernel = kernels<T>();
   const Index channels = args.shape.channels;
+  const Index channel_bytes = 2 * args.shape.per_channel() * static_cast<Index>(sizeof(T));
   const Pieces<T> pieces(args.shape);
   constexpr bool refines = std::is_same_v<T, double>;
   const Scratch<GradientSums> parts(channels * pieces.count());
@@ -123,15 +167,17 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
   for (Index channel = 0; channel < channels; ++channel) means[channel] = {args.mean[channel], 0.0};
   parallel(threads, [&](const Team& team) {
     if (refines && training) {
-      two_sweeps(team, channels, pieces.count(), statistics, refine, [](Index, Index) {});
+      two_sweeps(team, channels, pieces.count(), channel_bytes / 2, statistics, refine, [](Index, Index) {});
       team.barrier();
     }
-    two_sweeps(team, channels, pieces.count(), sums, finish, apply);
+    two_sweeps(team, channels, pieces.count(), channel_bytes, sums, finish, apply);
   });
 }
 
-template void forward_by_runs(const BatchNormForward<float>&, bool, int);
-template void forward_by_runs(const BatchNormForward<double>&, bool, int);
+template void inference_by_planes(const BatchNormForward<float>&, int);
+template void inference_by_planes(const BatchNormForward<double>&, int);
+template void forward_by_runs(const BatchNormForward<float>&, int);
+template void forward_by_runs(const BatchNormForward<double>&, int);
 template void backward_by_runs(const BatchNormBackward<float>&, bool, int);
 template void backward_by_runs(const BatchNormBackward<double>&, bool, int);
 

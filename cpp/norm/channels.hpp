@@ -7,6 +7,7 @@
 #include "norm/careful.hpp"
 #include "norm/merge.hpp"
 #include "norm/norm.hpp"
+#include "norm/threads.hpp"
 
 namespace normkit {
 
@@ -51,6 +52,42 @@ GradientAffine<T> channel_gradient(const BatchNormBackward<T>& args, Index chann
           rounded<T>(W(weight_of(args.weight, channel)) * rstd)};
 }
 
+// Statistics and coefficients of the channels [begin, end) of float data, arrays of all channels: the formulas of
+// channel_affine and channel_gradient in loops that the compiler can vectorize.
+struct ChannelArrays {
+  float *center, *scale, *shift, *dy_scale;
+};
+
+inline void channel_affines(const BatchNormForward<float>& args, Share channels, const ChannelArrays& to) {
+  for (Index c = channels.begin; c < channels.end; ++c) args.rstd[c] = 1.0 / std::sqrt(args.var[c] + args.eps);
+  for (Index c = channels.begin; c < channels.end; ++c) {
+    const float center = static_cast<float>(args.mean[c]);
+    const double off = args.mean[c] - static_cast<double>(center);
+    const double scale = (args.weight ? static_cast<double>(args.weight[c]) : 1.0) * args.rstd[c];
+    const double bias = args.bias ? static_cast<double>(args.bias[c]) : 0.0;
+    to.center[c] = center;
+    to.scale[c] = static_cast<float>(scale);
+    to.shift[c] = static_cast<float>(bias - off * scale);
+  }
+}
+
+inline void channel_gradients(const BatchNormBackward<float>& args, Share channels, const double* g, const double* gd,
+                              const ChannelArrays& to) {
+  const double count = static_cast<double>(args.shape.per_channel());
+  for (Index c = channels.begin; c < channels.end; ++c) {
+    const double rstd = args.rstd[c];
+    const float center = static_cast<float>(args.mean[c]);
+    const double off = args.mean[c] - static_cast<double>(center);
+    const double scale = -(gd[c] / count) * rstd * rstd;
+    args.dweight[c] = static_cast<float>(gd[c] * rstd);
+    args.dbias[c] = static_cast<float>(g[c]);
+    to.center[c] = center;
+    to.scale[c] = static_cast<float>(scale);
+    to.shift[c] = static_cast<float>(g[c] / count + scale * off);
+    to.dy_scale[c] = static_cast<float>((args.weight ? static_cast<double>(args.weight[c]) : 1.0) * rstd);
+  }
+}
+
 // Whether a coefficient keeps all its digits in T and its products stay finite.
 template <class T>
 bool coefficient_fits(double value) {
@@ -58,14 +95,20 @@ bool coefficient_fits(double value) {
   return size == 0.0 || !(size < SafeRange<T>::coefficient_min || size > SafeRange<T>::coefficient_max);
 }
 
-// Stores what the caller learns of a channel; false where the channel has to be computed in a wider type.
+// False where the channel, whose mean, var and rstd are stored, has to be computed in a wider type.
+template <class T>
+bool channel_fits(const BatchNormForward<T>& args, Index channel) {
+  double& rstd = args.rstd[channel];
+  rstd = in_range<T>(rstd, args.var[channel], args.eps, args.mean[channel]);
+  return rstd != out_of_range && coefficient_fits<T>(rstd * weight_of(args.weight, channel));
+}
+// The same after storing what the caller learns of a channel.
 template <class T>
 bool channel_fits(const BatchNormForward<T>& args, Index channel, const Moments<T>& moments) {
   args.mean[channel] = moments.mean.hi;
   args.var[channel] = static_cast<double>(moments.var);
-  args.rstd[channel] = moments.rstd(args.eps);
-  return args.rstd[channel] != out_of_range &&
-         coefficient_fits<T>(args.rstd[channel] * weight_of(args.weight, channel));
+  args.rstd[channel] = static_cast<double>(reciprocal_root(moments.var + Wider<T>(args.eps)));
+  return channel_fits(args, channel);
 }
 
 template <class T>

@@ -78,6 +78,7 @@ template <class T>
 void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, chunks = chunks_of<T>(cols);
+  const Index row_bytes = cols * static_cast<Index>(sizeof(T));
   const Scratch<BlockMoments> parts(rows * chunks);
   const Scratch<Affine<T>> affine(rows);
   const Scratch<bool> done(rows);
@@ -100,7 +101,7 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
                      args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
                      chunk_length<T>(cols, chunk), affine[row], args.stream);
   };
-  parallel(threads, [&](const Team& team) { two_sweeps(team, rows, chunks, statistics, finish, apply); });
+  parallel(threads, [&](const Team& team) { two_sweeps(team, rows, chunks, row_bytes, statistics, finish, apply); });
 }
 
 template <class T>
@@ -191,17 +192,20 @@ void refine_means(const LayerNormBackward<T>& args, Index rows, const Team& team
   team.barrier();
 }
 
-// Few long rows: the sums of every row first, then blocks of columns, each over all rows.
+// Long rows: the sums of some rows first, then blocks of columns, each over these rows while they are still in the cache.
+// The accumulators of a block take in the rows in order, so that the grouping shows in no bit.
 template <class T>
 void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
   constexpr Index block_cols = 1024, planes = accumulator_planes<T>;
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, chunks = chunks_of<T>(cols), blocks = (cols + block_cols - 1) / block_cols;
+  const Index row_bytes = 2 * cols * static_cast<Index>(sizeof(T));
+  const Index group = std::clamp<Index>(caches().last_level / 4 / row_bytes, 1, rows);
   const Scratch<GradientSums> parts(rows * chunks);
   const Scratch<BlockMoments> block_moments(std::is_same_v<T, double> ? rows * chunks : 0);
   const Scratch<RowGradient<T>> gradients(rows);
   const Scratch<Sum> means(rows);
-  const Scratch<double> accumulators(threads * 2 * planes * block_cols);
+  const Scratch<double> accumulators(2 * planes * blocks * block_cols);
   const Scratch<CarefulGradient<T>> careful(rows);
 
   const auto sums = [&](Index row, Index chunk) {
@@ -221,22 +225,27 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
     gradients[row] = row_gradient<T>(means[row], rstd, static_cast<double>(g) / count,
                                      static_cast<double>(gd) * rstd / count);
   };
-  const auto block_gradients = [&](Index block, double* dw) {
+  const auto block_gradients = [&](Index block, Share some) {
     const Index first = block * block_cols, count = std::min(block_cols, cols - first);
-    double* db = dw + planes * count;
-    std::fill(dw, dw + 2 * planes * count, 0.0);
-    kernel.layer_norm_backward_columns(args, rows, first, count, gradients.data(), dw, db);
-    for (Index r = 0; r < rows; ++r)
+    double *dw = accumulators.data() + block * 2 * planes * block_cols, *db = dw + planes * count;
+    if (some.begin == 0) std::fill(dw, dw + 2 * planes * count, 0.0);
+    kernel.layer_norm_backward_columns(args, some.begin, some.end, first, count, gradients.data(), dw, db);
+    for (Index r = some.begin; r < some.end; ++r)
       if (is_out_of_range<T>(args.rstd[r])) careful_columns(args, r, careful[r], first, count, dw, db);
-    combine(dw, 1, count, {0, count}, dweight + first, dbias + first);
+    if (some.end == rows) combine(dw, 1, count, {0, count}, dweight + first, dbias + first);
   };
   parallel(threads, [&](const Team& team) {
     refine_means(args, rows, team, block_moments.data(), means.data());
-    two_sweeps(team, rows, chunks, sums, finish, [](Index, Index) {});
-    team.barrier();
     const Share mine = team.share(blocks);
-    double* dw = accumulators.data() + team.rank * 2 * planes * block_cols;
-    for (Index block = mine.begin; block < mine.end; ++block) block_gradients(block, dw);
+    for (Index begin = 0; begin < rows; begin += group) {
+      const Share some{begin, std::min(rows, begin + group)};
+      const Share pieces = team.share((some.end - some.begin) * chunks), finished = team.share(some.end - some.begin);
+      for (Index i = pieces.begin; i < pieces.end; ++i) sums(begin + i / chunks, i % chunks);
+      team.barrier();
+      for (Index i = finished.begin; i < finished.end; ++i) finish(begin + i);
+      team.barrier();
+      for (Index block = mine.begin; block < mine.end; ++block) block_gradients(block, some);
+    }
   });
 }
 

@@ -2,6 +2,7 @@
 // done once per item, then a second sweep over the pieces.
 #pragma once
 
+#include "norm/machine.hpp"
 #include "norm/threads.hpp"
 
 namespace normkit {
@@ -10,12 +11,26 @@ namespace normkit {
 template <class T>
 constexpr Index piece_elements = 16384 / static_cast<Index>(sizeof(T));
 
-// first(item, piece), finish(item), second(item, piece) for every item. With items enough for all, a member does whole
-// items, whose pieces are still in its cache at the second sweep (taken backwards), and nobody waits. Otherwise the
-// pieces of all items are shared out.
+// first(item, piece), finish(item) and second(item, piece) for every item; item_bytes: what a sweep over one reads.
+//
+// The second sweep, taken backwards, finds in a second-level cache what the first has read: a member does whole items
+// where that holds for them and there are enough for all, and nobody waits. Longer items the team does together, one
+// after the other, as long as its caches hold them between them. Few items, or very long ones, are shared out in pieces.
 template <class First, class Finish, class Second>
-void two_sweeps(const Team& team, Index items, Index pieces, First&& first, Finish&& finish, Second&& second) {
-  if (items % team.size == 0 || items >= 8 * team.size) {
+void two_sweeps(const Team& team, Index items, Index pieces, Index item_bytes, First&& first, Finish&& finish,
+                Second&& second) {
+  const bool enough = items % team.size == 0 || items >= 8 * team.size;
+  const Index cache = caches().second_level;
+  if (team.size > 1 && item_bytes > cache / 2 && item_bytes / team.size <= cache && pieces >= team.size) {
+    const Share mine = team.share(pieces);
+    for (Index item = 0; item < items; ++item) {
+      for (Index piece = mine.begin; piece < mine.end; ++piece) first(item, piece);
+      team.barrier();
+      if (item % team.size == team.rank) finish(item);
+      team.barrier();
+      for (Index piece = mine.end; piece-- > mine.begin;) second(item, piece);
+    }
+  } else if (enough) {
     const Share mine = team.share(items);
     for (Index item = mine.begin; item < mine.end; ++item) {
       for (Index piece = 0; piece < pieces; ++piece) first(item, piece);
