@@ -35,6 +35,10 @@ py::dtype dtype_of(Scalar scalar) { return scalar == Scalar::f32 ? py::dtype::of
 
 Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
 
+bool has_shape(const py::array& array, const Shape& shape) {
+  return static_cast<std::size_t>(array.ndim()) == shape.size() && std::equal(shape.begin(), shape.end(), array.shape());
+}
+
 Scalar scalar_of(const py::array& array) { return array.dtype().num() == npy_float ? Scalar::f32 : Scalar::f64; }
 
 bool is_native_float(const py::dtype& dtype) {
@@ -69,7 +73,14 @@ bool same_layout(const py::array& a, const py::array& b) {
   return true;
 }
 
-py::array empty(Scalar scalar, const Shape& shape) { return py::array(dtype_of(scalar), shape); }
+py::array empty(Scalar scalar, const Shape& shape) {
+  const auto& api = py::detail::npy_api::get();
+  auto made = py::reinterpret_steal<py::array>(
+      api.PyArray_NewFromDescr_(api.PyArray_Type_, dtype_of(scalar).release().ptr(), static_cast<int>(shape.size()),
+                                shape.data(), nullptr, nullptr, 0, nullptr));
+  if (!made) throw py::error_already_set();
+  return made;
+}
 
 Destination new_result(Scalar scalar, const Shape& shape) {
   std::size_t bytes = scalar == Scalar::f32 ? 4 : 8;
@@ -110,8 +121,9 @@ bool overlap(const py::array& a, const py::array& b) {
   }
 }
 
-bool is_none_of(const py::array& array, std::initializer_list<py::array> others) {
-  return std::none_of(others.begin(), others.end(), [&](const py::array& other) { return other.data() == array.data(); });
+bool is_none_of(const py::array& array, std::initializer_list<const py::array*> others) {
+  return std::none_of(others.begin(), others.end(),
+                      [&](const py::array* other) { return other->data() == array.data(); });
 }
 
 // Axes by size of stride must each step over all that the ones below reach.
@@ -131,7 +143,7 @@ bool overlaps_itself(const py::array& array) {
 }
 
 bool same_memory(const py::array& a, const py::array& b) {
-  if (a.data() != b.data() || a.dtype().num() != b.dtype().num() || shape_of(a) != shape_of(b)) return false;
+  if (a.data() != b.data() || a.dtype().num() != b.dtype().num() || !has_shape(a, shape_of(b))) return false;
   for (py::ssize_t i = 0; i < a.ndim(); ++i)
     if (a.shape(i) > 1 && a.strides(i) != b.strides(i)) return false;
   return true;

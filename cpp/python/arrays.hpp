@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,9 @@ enum class Scalar { f32, f64 };
 py::dtype dtype_of(Scalar scalar);
 
 Shape shape_of(const py::array& array);
+bool has_shape(const py::array& array, const Shape& shape);
+// Stands for None.
+inline py::array no_array() { return py::reinterpret_steal<py::array>(py::handle()); }
 
 Scalar scalar_of(const py::array& array);
 bool is_native_float(const py::dtype& dtype);
@@ -32,7 +36,7 @@ bool same_layout(const py::array& a, const py::array& b);
 bool is_c_contiguous(const py::array& array);
 bool is_aligned(const py::array& array);
 
-bool is_none_of(const py::array& array, std::initializer_list<py::array> others);  // by where they begin
+bool is_none_of(const py::array& array, std::initializer_list<const py::array*> others);  // by where they begin
 
 // Whether two arrays have an element in common, are one and the same memory, or have elements that share memory.
 bool overlap(const py::array& a, const py::array& b);
@@ -59,15 +63,38 @@ template <class T>
 const T* data(const py::array& array) {
   return static_cast<const T*>(array.data());
 }
-// null for an array that stands for None
+// null for no_array
 template <class T>
 const T* optional_data(const py::array& array) {
-  return array.ndim() == 0 ? nullptr : static_cast<const T*>(array.data());
+  return array ? static_cast<const T*>(array.data()) : nullptr;
 }
 template <class T>
 T* writable(py::array& array) {
   return static_cast<T*>(array.mutable_data());
 }
+
+// Statistics of a call: an array where they are returned, else memory that ends with the call.
+class Statistics {
+ public:
+  Statistics(const Shape& shape, bool returned) {
+    if (returned) {
+      array_ = empty(Scalar::f64, shape);
+      data_ = static_cast<double*>(array_.mutable_data());
+    } else {
+      std::size_t count = 1;
+      for (const py::ssize_t length : shape) count *= static_cast<std::size_t>(length);
+      memory_.reset(new double[count]);
+      data_ = memory_.get();
+    }
+  }
+  double* data() const { return data_; }
+  const py::array& array() const { return array_; }
+
+ private:
+  py::array array_ = no_array();
+  std::unique_ptr<double[]> memory_;
+  double* data_;
+};
 
 // Calls body(T{}) for the element type.
 template <class F>

@@ -4,6 +4,7 @@
 #include "norm/norm.hpp"
 #include "norm/threads.hpp"
 #include "python/checks.hpp"
+#include "python/fastcall.hpp"
 #include "python/operations.hpp"
 
 namespace normkit::python {
@@ -36,7 +37,7 @@ class ChannelView {
   py::array matched(const py::array& other) const {
     return same_layout(other, array_) ? other : copy_in_layout(other, array_);
   }
-  Destination result(const py::object& out, std::initializer_list<py::array> inputs) const {
+  Destination result(const py::object& out, std::initializer_list<const py::array*> inputs) const {
     if (!out.is_none()) {
       const auto array = py::reinterpret_borrow<py::array>(out);
       const bool aligned = is_aligned(array);
@@ -74,7 +75,7 @@ class Running {
     if (array_.data() != py::reinterpret_borrow<py::array>(object).data())
       op.value_error(std::string(name) + " is not aligned in memory; training updates it");
   }
-  bool given() const { return array_.ndim() == 1; }
+  bool given() const { return static_cast<bool>(array_); }
   double get(Index i) const {
     return scalar_of(array_) == Scalar::f32 ? static_cast<double>(*at<float>(i)) : *at<double>(i);
   }
@@ -92,7 +93,7 @@ class Running {
     auto* base = static_cast<char*>(const_cast<void*>(array_.data()));
     return reinterpret_cast<T*>(base + i * array_.strides(0));
   }
-  py::array array_ = py::array(py::dtype::of<double>(), Shape{});
+  py::array array_ = no_array();
 };
 
 struct ForwardArguments {
@@ -120,23 +121,24 @@ py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, 
                                          {"bias", given.bias_object, false},
                                          {"stats.mean", given.running_mean, false},
                                          {"stats.var", given.running_var, false}});
-  py::array_t<double> mean(view.channels()), rstd(view.channels()), var(view.channels());
+  const Statistics mean(view.channels(), given.return_moments), rstd(view.channels(), given.return_moments),
+      var(view.channels(), false);
   prepare(op, view.channels(), mean, var);
 
-  Destination output = view.result(target, {view.array()});
+  Destination output = view.result(target, {&view.array()});
   const Index bytes = 2 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, given.num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
     const BatchNormForward<T> args{data<T>(view.array()),  writable<T>(output.array), optional_data<T>(weight),
-                                   optional_data<T>(bias), mean.mutable_data(), rstd.mutable_data(),
-                                   var.mutable_data(),     view.shape(),        eps, output.resident};
+                                   optional_data<T>(bias), mean.data(), rstd.data(),
+                                   var.data(),     view.shape(),        eps, output.resident};
     without_gil(bytes, [&] { run(args, threads); });
   });
   const py::object result = ChannelView::finish(target, output.array);
   const py::object y = given.out.is_none() ? result : given.out;
   for (Index c = 0; c < channels; ++c) after(c, mean.data()[c], var.data()[c], view.shape().per_channel());
-  if (given.return_moments) return py::make_tuple(y, mean, rstd);
+  if (given.return_moments) return py::make_tuple(y, mean.array(), rstd.array());
   return y;
 }
 
@@ -172,8 +174,8 @@ py::object inference(const py::object& x, const py::object& weight, const py::ob
     const Running means(op, "stats.mean", running_mean, channels);
     const Running vars(op, "stats.var", running_var, channels);
     for (Index c = 0; c < channels[0]; ++c) {
-      mean.mutable_data()[c] = means.get(c);
-      var.mutable_data()[c] = vars.get(c);
+      mean.data()[c] = means.get(c);
+      var.data()[c] = vars.get(c);
     }
   };
   const auto run = [](const auto& args, int threads) { batch_norm_inference(args, threads); };
@@ -199,7 +201,7 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                          {"moments.rstd", rstd_object, false}});
 
   const py::array upstream = view.matched(dy);
-  Destination output = view.result(target, {upstream, view.array()});
+  Destination output = view.result(target, {&upstream, &view.array()});
   py::array dweight = empty(scalar, view.channels()), dbias = empty(scalar, view.channels());
   const Index bytes = 3 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
@@ -217,9 +219,9 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
 }  // namespace
 
 void register_batch_norm(py::module_& module) {
-  module.def("batch_norm_training", training);
-  module.def("batch_norm_inference", inference);
-  module.def("batch_norm_backward", backward);
+  define<training>(module, "batch_norm_training");
+  define<inference>(module, "batch_norm_inference");
+  define<backward>(module, "batch_norm_backward");
 }
 
 }  // namespace normkit::python

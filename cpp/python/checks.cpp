@@ -48,14 +48,14 @@ py::array checked_like(const Operation& op, const char* name, const py::object& 
     op.type_error(std::string(name) + " must be " + wanted + " like x, got " + std::string(py::str(array.dtype())) +
                   "; convert it with " + name + ".astype(np." + wanted + ")");
   }
-  if (shape_of(array) != shape)
+  if (!has_shape(array, shape))
     op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(array)));
   return is_aligned(array) ? array : contiguous(array);
 }
 
 py::array checked_parameter(const Operation& op, const char* name, const py::object& object, Scalar scalar,
                             const Shape& shape) {
-  if (object.is_none()) return py::array(dtype_of(scalar), Shape{});
+  if (object.is_none()) return no_array();
   return contiguous(checked_like(op, name, object, scalar, shape));
 }
 
@@ -66,7 +66,7 @@ py::array_t<double> checked_moments(const Operation& op, const char* name, const
       py::isinstance<py::array>(object) ? as_array(op, name, object) : py::array(numpy("asarray")(object));
   if (std::string("fiu").find(given.dtype().kind()) == std::string::npos)
     op.type_error(std::string(name) + " must be an array of real numbers, got " + std::string(py::str(given.dtype())));
-  if (shape_of(given) != shape)
+  if (!has_shape(given, shape))
     op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(given)) +
                    "; pass the moments that the forward pass returned for this x and axis");
   if (is_native_float(given.dtype()) && scalar_of(given) == Scalar::f64) return contiguous(given);
@@ -143,7 +143,7 @@ std::vector<int> checked_axes(const Operation& op, const py::object& object, py:
 }
 
 py::object checked_out(const Operation& op, const py::object& out, const py::array& x,
-                       const std::vector<Operand>& operands) {
+                       std::initializer_list<Operand> operands) {
   if (out.is_none()) return out;
   const py::array array = as_array(op, "out", out);
   if (!is_native_float(array.dtype()) || scalar_of(array) != scalar_of(x))

@@ -39,11 +39,11 @@ std::vector<int> checked_axes(const Operation& op, const py::object& object, py:
 // An operand that `out` may not overlap, except exactly where that is allowed.
 struct Operand {
   const char* name;
-  py::object array;
+  const py::object& array;
   bool may_be_out;
 };
 // `out` as a plain array, or None. Throws unless it is writable, of x's dtype and shape, and without partial overlap.
 py::object checked_out(const Operation& op, const py::object& out, const py::array& x,
-                       const std::vector<Operand>& operands);
+                       std::initializer_list<Operand> operands);
 
 }  // namespace normkit::python

@@ -6,6 +6,7 @@
 #include "norm/norm.hpp"
 #include "norm/threads.hpp"
 #include "python/checks.hpp"
+#include "python/fastcall.hpp"
 #include "python/operations.hpp"
 
 namespace normkit::python {
@@ -33,7 +34,7 @@ class RowView {
   py::array matrix(const py::array& array) const { return contiguous(transposed(array)); }
 
   // Memory for a result; `finish` makes it the array to return.
-  Destination result_matrix(const py::object& out, Scalar scalar, std::initializer_list<py::array> inputs) const {
+  Destination result_matrix(const py::object& out, Scalar scalar, std::initializer_list<const py::array*> inputs) const {
     if (!out.is_none()) {
       const py::array view = transposed(py::reinterpret_borrow<py::array>(out));
       if (is_c_contiguous(view) && is_aligned(view)) return {view, is_none_of(view, inputs)};
@@ -91,8 +92,8 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
       checked_out(op, out, x, {{"x", x_object, true}, {"weight", weight_object, false}, {"bias", bias_object, false}});
 
   const py::array input = view.matrix(x);
-  Destination output = view.result_matrix(target, scalar, {input});
-  py::array_t<double> mean(view.row_shape()), rstd(view.row_shape());
+  Destination output = view.result_matrix(target, scalar, {&input});
+  const Statistics mean(view.row_shape(), return_moments), rstd(view.row_shape(), return_moments);
   const Index bytes = 2 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
@@ -101,8 +102,8 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
                                    writable<T>(output.array),
                                    optional_data<T>(weight),
                                    optional_data<T>(bias),
-                                   mean.mutable_data(),
-                                   rstd.mutable_data(),
+                                   mean.data(),
+                                   rstd.data(),
                                    view.cols(),
                                    eps,
                                    output.resident};
@@ -110,7 +111,7 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
   });
   const py::object result = view.finish(target, output.array, scalar);
   const py::object y = out.is_none() ? result : out;
-  if (return_moments) return py::make_tuple(y, mean, rstd);
+  if (return_moments) return py::make_tuple(y, mean.array(), rstd.array());
   return y;
 }
 
@@ -133,7 +134,7 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                          {"moments.rstd", rstd_object, false}});
 
   const py::array input = view.matrix(x), upstream = view.matrix(dy);
-  Destination output = view.result_matrix(target, scalar, {input, upstream});
+  Destination output = view.result_matrix(target, scalar, {&input, &upstream});
   py::array dweight = empty(scalar, view.col_shape()), dbias = empty(scalar, view.col_shape());
   const Index bytes = 3 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
@@ -151,8 +152,8 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
 }  // namespace
 
 void register_layer_norm(py::module_& module) {
-  module.def("layer_norm", forward);
-  module.def("layer_norm_backward", backward);
+  define<forward>(module, "layer_norm");
+  define<backward>(module, "layer_norm_backward");
 }
 
 }  // namespace normkit::python
