@@ -1,16 +1,26 @@
-"""``python -m bench accuracy | contract | trainer``: each prints a table of what it measured."""
+"""``python -m bench``: how fast, beside the peers; and ``report``, ``accuracy``, ``contract``, ``trainer``."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
 
-from bench import accuracy, contract, trainer
+from bench import accuracy, contract, report, speed, trainer
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure normkit beside its peers.")
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure normkit beside its peers. Without a command: speed.",
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    fast = commands.add_parser("speed", help="time of every operation on a grid of shapes (the default)")
+    speed.add_arguments(fast)
+    again = commands.add_parser("report", help="tables, page and pictures of a run")
+    again.add_argument("json", type=Path, help="what a run wrote")
+    again.add_argument("--page", type=Path, help="Markdown page to write, with pictures in images/ beside it")
     errors = commands.add_parser("accuracy", help="largest error of the forward pass against mean/σ")
     errors.add_argument("--picture", type=Path, help="also draw the table into this PNG file")
     commands.add_parser("contract", help="errors of every result as a share of the contract's bounds")
@@ -19,8 +29,23 @@ def main() -> None:
         "--data", type=Path, help="folder of IDX files; default: random digits of MNIST's shape"
     )
     steps.add_argument("--rounds", type=int, default=7, help="rounds of all contenders (default %(default)s)")
-    arguments = parser.parse_args()
-    if arguments.command == "accuracy":
+    return top
+
+
+def main(argv: list[str] | None = None) -> None:
+    words = sys.argv[1:] if argv is None else argv
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+        words = ["speed", *words]
+    arguments = parser().parse_args(words)
+    if arguments.command == "speed":
+        report.to_terminal(speed.run(arguments))
+        print(f"\nwritten: {arguments.json}; tables and pictures: python -m bench report {arguments.json} --page PAGE.md")
+    elif arguments.command == "report":
+        document = json.loads(arguments.json.read_text())
+        report.to_terminal(document)
+        if arguments.page:
+            report.to_page(document, arguments.page)
+    elif arguments.command == "accuracy":
         accuracy.run(arguments.picture)
     elif arguments.command == "contract":
         contract.run()
