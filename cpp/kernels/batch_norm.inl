@@ -55,36 +55,38 @@ void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T
   });
 }
 
-// Coefficients of a strip of columns.
-constexpr int strip_vectors = 4;
-template <class T>
-constexpr Index strip_cols = strip_vectors * lanes<T>;
-
-template <class T>
-struct StripOf {
-  Vec<T> part[strip_vectors] = {};
-  NORMKIT_INLINE StripOf(const T* p, Index cols) {
-    each_in_group<lanes<T>, strip_vectors>(0, cols, [&](Index i, int k, auto n) { part[k] = load(p + i, n); });
-  }
-};
-
-// body(i, k, n): the k-th vector of a strip is at offset i, for all rows.
+// body(Constant<rows>, offset) for the rows of a block, several at a time. They share the loads of coefficients, and are
+// all read before any is written: the processor takes a row that is read for one that was just written if the two are
+// a multiple of 4096 bytes apart, and waits. Rows that far apart also share their places in the first-level cache, which
+// has room for two of each array.
+template <int together, class F>
+NORMKIT_INLINE void each_rows_of(Block block, F&& body) {
+  Index r = 0;
+  for (; r + together <= block.rows; r += together) body(Constant<together>{}, r * block.stride);
+  for (; r < block.rows; ++r) body(Constant<1>{}, r * block.stride);
+}
 template <class T, class F>
-NORMKIT_INLINE void each_in_strip(Block block, RowRange rows, Index first, Index cols, F&& body) {
-  for (Index r = rows.begin; r < rows.end; ++r)
-    each_in_group<lanes<T>, strip_vectors>(r * block.stride + first, cols, body);
+NORMKIT_INLINE void each_rows(Block block, F&& body) {
+  if (block.stride * static_cast<Index>(sizeof(T)) % 4096 == 0)
+    each_rows_of<2>(block, body);
+  else
+    each_rows_of<4>(block, body);
 }
 
 template <class T>
 void column_affine(const T* x, T* y, Block block, AffineColumns<T> affine, bool stream) {
   with_stores(stream, [&](auto streams) {
-    each_strip<strip_cols<T>, 8>(block, [&](RowRange rows, Index first, Index cols) {
-      const StripOf<T> center(affine.center + first, cols), scale(affine.scale + first, cols),
-          shift(affine.shift + first, cols);
-      const Index ahead = (rows.end - rows.begin) * block.stride;
-      each_in_strip<T>(block, rows, first, cols, [&](Index i, int k, auto n) {
-        fetch(x + ahead + i);
-        store<streams.value>(y + i, fma(load(x + i, n) - center.part[k], scale.part[k], shift.part[k]), n);
+    each_rows<T>(block, [&](auto rows, Index offset) {
+      const T* from = x + offset;
+      T* to = y + offset;
+      each_vector<T>(block.cols, [&](Index i, auto n) {
+        const Vec<T> center = load(affine.center + i, n), scale = load(affine.scale + i, n),
+                     shift = load(affine.shift + i, n);
+        Vec<T> v[rows.value];
+#pragma GCC unroll 4
+        for (int r = 0; r < rows.value; ++r) v[r] = fma(load(from + r * block.stride + i, n) - center, scale, shift);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows.value; ++r) store<streams.value>(to + r * block.stride + i, v[r], n);
       });
     });
   });
@@ -93,15 +95,20 @@ void column_affine(const T* x, T* y, Block block, AffineColumns<T> affine, bool 
 template <class T>
 void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine, bool stream) {
   with_stores(stream, [&](auto streams) {
-    each_strip<strip_cols<T>, 8>(block, [&](RowRange rows, Index first, Index cols) {
-      const StripOf<T> center(affine.center + first, cols), scale(affine.scale + first, cols),
-          dy_center(affine.dy_center + first, cols), dy_scale(affine.dy_scale + first, cols);
-      const Index ahead = (rows.end - rows.begin) * block.stride;
-      each_in_strip<T>(block, rows, first, cols, [&](Index i, int k, auto n) {
-        fetch(dy + ahead + i);
-        fetch(x + ahead + i);
-        const Vec<T> g = load(dy + i, n) - dy_center.part[k];
-        store<streams.value>(dx + i, fma(load(x + i, n) - center.part[k], scale.part[k], g) * dy_scale.part[k], n);
+    each_rows<T>(block, [&](auto rows, Index offset) {
+      const T *dy_rows = dy + offset, *x_rows = x + offset;
+      T* to = dx + offset;
+      each_vector<T>(block.cols, [&](Index i, auto n) {
+        const Vec<T> center = load(affine.center + i, n), scale = load(affine.scale + i, n),
+                     dy_center = load(affine.dy_center + i, n), dy_scale = load(affine.dy_scale + i, n);
+        Vec<T> v[rows.value];
+#pragma GCC unroll 4
+        for (int r = 0; r < rows.value; ++r) {
+          const Vec<T> g = load(dy_rows + r * block.stride + i, n) - dy_center;
+          v[r] = fma(load(x_rows + r * block.stride + i, n) - center, scale, g) * dy_scale;
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows.value; ++r) store<streams.value>(to + r * block.stride + i, v[r], n);
       });
     });
   });

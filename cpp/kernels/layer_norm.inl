@@ -18,18 +18,20 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* b
     Vec<T> w = {}, b = {};
     if constexpr (has_weight) w = load(weight + i, n);
     if constexpr (has_bias) b = load(bias + i, n);
+    if constexpr (stream) fetch(x + ahead + i);
+    Vec<T> v[rows];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
-      if constexpr (stream) fetch(x + ahead + i);
-      Vec<T> v = fma(load(x + r * stride + i, n) - center[r], scale[r], shift[r]);
+      v[r] = fma(load(x + r * stride + i, n) - center[r], scale[r], shift[r]);
       if constexpr (has_weight && has_bias)
-        v = fma(v, w, b);
+        v[r] = fma(v[r], w, b);
       else if constexpr (has_weight)
-        v = v * w;
+        v[r] = v[r] * w;
       else if constexpr (has_bias)
-        v = v + b;
-      store<stream>(y + r * stride + i, v, n);
+        v[r] = v[r] + b;
     }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) store<stream>(y + r * stride + i, v[r], n);
   });
 }
 

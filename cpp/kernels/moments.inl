@@ -56,10 +56,11 @@ BlockMoments moments(const T* x, Runs runs) {
   }
 }
 
-// The columns of a block in strips of `width` whose sums or coefficients stay in registers over some rows; the next strip
+// The columns of a block in strips of `width` whose sums stay in registers over some rows; the next strip
 // of the same rows is mostly next in memory. body(rows, first column, columns), rows being a part of the block.
-template <Index width, Index most_rows = 32, class F>
+template <Index width, class F>
 NORMKIT_INLINE void each_strip(Block block, F&& body) {
+  constexpr Index most_rows = 32;
   for (Index r = 0; r < block.rows; r += most_rows) {
     const Index left = block.rows - r, rows = left < most_rows ? left : most_rows;
     Index first = 0;

@@ -11,6 +11,7 @@
 #include "norm/channels.hpp"
 #include "norm/dispatch.hpp"
 #include "norm/machine.hpp"
+#include "norm/scratch.hpp"
 #include "norm/threads.hpp"
 
 namespace normkit {
@@ -69,14 +70,15 @@ class Matrix {
 };
 
 // Channels that are taken at once. All of them, in chunks of rows shared among the threads: memory is read from front to
-// back. Or slabs of channels, which each thread does on its own, where the whole array falls out of the cache between the
-// two sweeps and a slab does not. (In cache slabs lose: of rows a power of two apart they use a part of the cache only.)
+// back. Or slabs of channels, each of which a thread does on its own, where all falls out of the cache between the two
+// sweeps and a slab does not. (In cache slabs lose: of rows a power of two apart they use a part of it only, and the
+// processors' prefetching takes lines from the neighbour who writes the next slab.)
 template <class T>
 Index slab_channels(const Matrix<T>& matrix, Index arrays, int threads) {
   constexpr Index least_bytes = 256;  // of a row: memory is fetched in pieces of a few lines
   const ChannelShape& shape = matrix.shape();
   const Index channel_bytes = shape.inner * static_cast<Index>(sizeof(T)),
-              column_bytes = arrays * matrix.all_rows() * channel_bytes;
+              column_bytes = arrays * shape.outer * channel_bytes;
   if (matrix.fold() > 1 || column_bytes * shape.channels <= caches().last_level) return shape.channels;
   const Index least = std::max<Index>(1, least_bytes / channel_bytes);
   const Index fitting = caches().last_level / 4 / threads / column_bytes / least * least;

@@ -6,6 +6,7 @@
 #include "norm/batch_norm.hpp"
 #include "norm/channels.hpp"
 #include "norm/dispatch.hpp"
+#include "norm/scratch.hpp"
 #include "norm/sweeps.hpp"
 
 namespace normkit {

@@ -11,6 +11,7 @@
 #include "norm/machine.hpp"
 #include "norm/merge.hpp"
 #include "norm/norm.hpp"
+#include "norm/scratch.hpp"
 #include "norm/sweeps.hpp"
 
 namespace normkit {
@@ -132,28 +133,27 @@ void careful_columns(const LayerNormBackward<T>& args, Index row, const CarefulG
   }
 }
 
-// Adds up the accumulators of all row chunks, each (2, planes, cols), in chunk order.
+// The accumulators of dweight and dbias of some columns, rounded.
 template <class T>
-void combine(const double* partials, Index chunks, Index cols, Share columns, T* dweight, T* dbias) {
-  constexpr Index planes = accumulator_planes<T>;
+void round_sums(const double* dw, const double* db, Index cols, Share columns, T* dweight, T* dbias) {
+  const auto value = [cols](const double* plane, Index j) {
+    return rounded<T>(widened<T>(Sum{plane[j], std::is_same_v<T, double> ? plane[cols + j] : 0.0}));
+  };
   for (Index j = columns.begin; j < columns.end; ++j) {
-    Wider<T> sums[2] = {0.0, 0.0};
-    for (Index chunk = 0; chunk < chunks; ++chunk)
-      for (Index which = 0; which < 2; ++which)
-        for (Index plane = 0; plane < planes; ++plane)
-          sums[which] += partials[((chunk * 2 + which) * planes + plane) * cols + j];
-    dweight[j] = rounded<T>(sums[0]);
-    dbias[j] = rounded<T>(sums[1]);
+    dweight[j] = value(dw, j);
+    dbias[j] = value(db, j);
   }
 }
 
 // Rows in chunks whose number depends on the shape alone; each chunk has accumulators of its own for dweight and dbias.
 template <class T>
 void backward_by_rows(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
-  constexpr Index bytes_per_chunk = 256 * 1024, most_chunks = 64;
+  // Enough chunks for many threads, and few enough that their accumulators cost little beside the rows.
+  constexpr Index least_bytes = 64 << 10, usual_chunks = 16, bytes_beyond = 1 << 20, most_chunks = 256;
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, bytes = rows * cols * static_cast<Index>(sizeof(T));
-  const Index wanted = std::clamp<Index>(bytes / bytes_per_chunk, 1, most_chunks);
+  const Index wanted = std::clamp(std::min(bytes / least_bytes, std::max(usual_chunks, bytes / bytes_beyond)), Index{1},
+                                  most_chunks);
   const Index rows_each = ((rows + wanted - 1) / wanted + 7) / 8 * 8;  // whole tiles of every kernel
   const Index chunks = (rows + rows_each - 1) / rows_each, width = accumulator_planes<T> * cols;
   const Scratch<double> partials(chunks * 2 * width);
@@ -171,7 +171,15 @@ void backward_by_rows(const LayerNormBackward<T>& args, Index rows, T* dweight, 
         }
     }
     team.barrier();
-    combine(partials.data(), chunks, cols, team.share(cols), dweight, dbias);
+    const Share columns = team.share(cols);
+    const auto sums = [&](Index chunk) {
+      double* dw = partials.data() + chunk * 2 * width + columns.begin;
+      const Index lo = (accumulator_planes<T> - 1) * cols;
+      return ColumnGradientSums{dw, dw + lo, dw + width, dw + width + lo};
+    };
+    for (Index chunk = 1; chunk < chunks; ++chunk)
+      kernel.add_columns(sums(0), sums(chunk), columns.end - columns.begin);
+    round_sums(partials.data(), partials.data() + width, cols, columns, dweight, dbias);
   });
 }
 
@@ -232,7 +240,7 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
     kernel.layer_norm_backward_columns(args, some.begin, some.end, first, count, gradients.data(), dw, db);
     for (Index r = some.begin; r < some.end; ++r)
       if (is_out_of_range<T>(args.rstd[r])) careful_columns(args, r, careful[r], first, count, dw, db);
-    if (some.end == rows) combine(dw, 1, count, {0, count}, dweight + first, dbias + first);
+    if (some.end == rows) round_sums(dw, db, count, {0, count}, dweight + first, dbias + first);
   };
   parallel(threads, [&](const Team& team) {
     refine_means(args, rows, team, block_moments.data(), means.data());

@@ -6,21 +6,6 @@
 
 namespace normkit {
 
-// Memory without a value yet.
-template <class V>
-class Scratch {
- public:
-  explicit Scratch(Index count) : values_(new V[static_cast<std::size_t>(count)]) {}
-  ~Scratch() { delete[] values_; }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  V* data() const { return values_; }
-  V& operator[](Index i) const { return values_[i]; }
-
- private:
-  V* values_;
-};
-
 template <class T>
 struct Moments {
   Sum mean;

@@ -76,22 +76,35 @@ class Running {
       op.value_error(std::string(name) + " is not aligned in memory; training updates it");
   }
   bool given() const { return static_cast<bool>(array_); }
-  double get(Index i) const {
-    return scalar_of(array_) == Scalar::f32 ? static_cast<double>(*at<float>(i)) : *at<double>(i);
+  // Copies the values into doubles.
+  void read(double* to) const {
+    each([&](Index i, auto& value) { to[i] = static_cast<double>(value); });
   }
-  void move_towards(Index i, double value, double momentum) {
-    const double moved = (1.0 - momentum) * get(i) + momentum * value;
-    if (scalar_of(array_) == Scalar::f32)
-      *at<float>(i) = static_cast<float>(moved);
-    else
-      *at<double>(i) = moved;
+  // value(i): what the i-th one moves towards.
+  template <class Value>
+  void move_towards(double momentum, Value&& value) const {
+    each([&](Index i, auto& stored) {
+      stored = static_cast<std::decay_t<decltype(stored)>>((1.0 - momentum) * static_cast<double>(stored) +
+                                                           momentum * value(i));
+    });
   }
 
  private:
-  template <class T>
-  T* at(Index i) const {
+  template <class T, class F>
+  void each_of(F&& body) const {
     auto* base = static_cast<char*>(const_cast<void*>(array_.data()));
-    return reinterpret_cast<T*>(base + i * array_.strides(0));
+    const Index count = array_.shape(0), stride = array_.strides(0);
+    if (stride == static_cast<Index>(sizeof(T)))
+      for (Index i = 0; i < count; ++i) body(i, reinterpret_cast<T*>(base)[i]);
+    else
+      for (Index i = 0; i < count; ++i) body(i, *reinterpret_cast<T*>(base + i * stride));
+  }
+  template <class F>
+  void each(F&& body) const {
+    if (scalar_of(array_) == Scalar::f32)
+      each_of<float>(body);
+    else
+      each_of<double>(body);
   }
   py::array array_ = no_array();
 };
@@ -103,15 +116,14 @@ struct ForwardArguments {
   bool return_moments;
 };
 
-// prepare checks and reads the running statistics; run(args, threads) fills y, mean, rstd and var; after(c, mean, var,
-// n) commits what the result does not hold.
+// prepare checks and reads the running statistics; run(args, threads) fills y, mean, rstd and var; after(mean, var, n)
+// commits what the result does not hold.
 template <class Prepare, class Run, class After>
 py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, After&& after) {
   const Operation& op = given.op;
   const py::array x = checked_input(op, "x", given.x_object);
   const Scalar scalar = scalar_of(x);
   const ChannelView view(x, checked_axis(op, given.axis, x.ndim()));
-  const Index channels = view.shape().channels;
   const py::array weight = checked_parameter(op, "weight", given.weight_object, scalar, view.channels());
   const py::array bias = checked_parameter(op, "bias", given.bias_object, scalar, view.channels());
   const double eps = checked_eps(op, given.eps_object);
@@ -137,7 +149,7 @@ py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, 
   });
   const py::object result = ChannelView::finish(target, output.array);
   const py::object y = given.out.is_none() ? result : given.out;
-  for (Index c = 0; c < channels; ++c) after(c, mean.data()[c], var.data()[c], view.shape().per_channel());
+  after(mean.data(), var.data(), view.shape().per_channel());
   if (given.return_moments) return py::make_tuple(y, mean.array(), rstd.array());
   return y;
 }
@@ -156,11 +168,11 @@ py::object training(const py::object& x, const py::object& weight, const py::obj
     running[1].require_writable(op, "stats.var", running_var);
   };
   const auto run = [](const auto& args, int threads) { batch_norm_training(args, threads); };
-  const auto update = [&](Index c, double mean, double var, Index count) {
+  const auto update = [&](const double* mean, const double* var, Index count) {
     if (!running[0].given() || !running[1].given() || count == 0 || momentum == 0.0) return;
-    running[0].move_towards(c, mean, momentum);
-    const double n = static_cast<double>(count);
-    if (count > 1) running[1].move_towards(c, unbiased ? var * (n / (n - 1.0)) : var, momentum);
+    running[0].move_towards(momentum, [&](Index c) { return mean[c]; });
+    const double n = static_cast<double>(count), factor = unbiased ? n / (n - 1.0) : 1.0;
+    if (count > 1) running[1].move_towards(momentum, [&](Index c) { return var[c] * factor; });
   };
   return forward(given, prepare, run, update);
 }
@@ -173,13 +185,11 @@ py::object inference(const py::object& x, const py::object& weight, const py::ob
   const auto prepare = [&](const Operation& op, const Shape& channels, auto& mean, auto& var) {
     const Running means(op, "stats.mean", running_mean, channels);
     const Running vars(op, "stats.var", running_var, channels);
-    for (Index c = 0; c < channels[0]; ++c) {
-      mean.data()[c] = means.get(c);
-      var.data()[c] = vars.get(c);
-    }
+    means.read(mean.data());
+    vars.read(var.data());
   };
   const auto run = [](const auto& args, int threads) { batch_norm_inference(args, threads); };
-  return forward(given, prepare, run, [](Index, double, double, Index) {});
+  return forward(given, prepare, run, [](const double*, const double*, Index) {});
 }
 
 py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,

@@ -246,9 +246,9 @@ def batch_norm(
                 x,
                 weight,
                 bias,
-                stats.mean,
-                stats.var,
-                stats.next_momentum,
+                stats._mean,
+                stats._var,
+                stats.momentum if stats.momentum is not None else stats.next_momentum,
                 stats.unbiased,
                 axis,
                 eps,
@@ -263,7 +263,7 @@ def batch_norm(
         )
     else:
         result = _core.batch_norm_inference(
-            x, weight, bias, stats.mean, stats.var, axis, eps, out, return_moments, num_threads
+            x, weight, bias, stats._mean, stats._var, axis, eps, out, return_moments, num_threads
         )
     if return_moments:
         y, mean, rstd = result
