@@ -39,7 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser().parse_args(words)
     if arguments.command == "speed":
         report.to_terminal(speed.run(arguments))
-        print(f"\nwritten: {arguments.json}; tables and pictures: python -m bench report {arguments.json} --page PAGE.md")
+        print(
+            f"\nwritten: {arguments.json}; tables and pictures: python -m bench report {arguments.json} --page PAGE.md"
+        )
     elif arguments.command == "report":
         document = json.loads(arguments.json.read_text())
         report.to_terminal(document)

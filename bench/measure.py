@@ -63,6 +63,8 @@ def calls_for(call: Call) -> int:
 def interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
     """Seconds per execution of every contender in every round. The order turns, so that none always follows another."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    if not calls:
+        return seconds
     with no_garbage_collection():
         times = {name: calls_for(call) for name, call in calls.items()}
         names = list(calls)

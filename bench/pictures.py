@@ -8,7 +8,10 @@ from typing import Any
 from bench import targets
 from bench.measure import median, ratio
 
-OURS, COLOURS = "normkit out=", {"normkit": "#1b6ca8", "torch": "#e4572e", "oneDNN": "#8a8d91", "memory": "#3b3b3b"}
+OURS, COLOURS = (
+    "normkit out=",
+    {"normkit": "#1b6ca8", "torch": "#e4572e", "oneDNN": "#8a8d91", "memory": "#3b3b3b"},
+)
 
 
 def draw(document: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
@@ -18,10 +21,16 @@ def draw(document: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110})
+    plt.rcParams.update(
+        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110}
+    )
     drawn = []
     for name, title, function in (
-        ("bench-ratios.png", "Time of the better of torch and oneDNN, in units of normkit's, every case", _ratios),
+        (
+            "bench-ratios.png",
+            "Time of the better of torch and oneDNN, in units of normkit's, every case",
+            _ratios,
+        ),
         ("bench-bandwidth.png", "Layer norm: bandwidth against the size of x", _bandwidth),
         ("bench-threads.png", "Two threads against one", _threads),
     ):
@@ -64,18 +73,38 @@ def _bandwidth(document: dict[str, Any], plt: Any) -> Any:
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
     some = False
     for axes, direction, arrays in zip(panels, ("fwd", "bwd"), (2, 3), strict=True):
-        records = [r for r in document["cases"] if targets.of(r).op == "ln" and targets.of(r).direction == direction]
+        records = [
+            r for r in document["cases"] if targets.of(r).op == "ln" and targets.of(r).direction == direction
+        ]
         records = sorted((r for r in records if r["mib"] > 0.01), key=lambda r: r["mib"])
         for label, names in (("normkit", (OURS,)), ("torch", ("torch",)), ("oneDNN", targets.ONEDNN)):
-            points = [(r["mib"], arrays * r["mib"] * 2**20 / median(s) / 1e9) for r in records if (s := targets.best(r, names))]
+            points = [
+                (r["mib"], arrays * r["mib"] * 2**20 / median(s) / 1e9)
+                for r in records
+                if (s := targets.best(r, names))
+            ]
             if points:
                 some = True
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1.2, color=COLOURS[label], label=label)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    marker="o",
+                    markersize=4,
+                    linewidth=1.2,
+                    color=COLOURS[label],
+                    label=label,
+                )
         memory = document["bandwidth"]
         if memory:
             sizes = [m["bytes"] / 2**20 for m in memory]
             for kind, style in (("streaming copy", "--"), ("copy", ":")):
-                axes.plot(sizes, [m[kind] / 1e9 for m in memory], style, color=COLOURS["memory"], linewidth=1, label=kind)
+                axes.plot(
+                    sizes,
+                    [m[kind] / 1e9 for m in memory],
+                    style,
+                    color=COLOURS["memory"],
+                    linewidth=1,
+                    label=kind,
+                )
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_title("forward" if direction == "fwd" else "backward")
@@ -96,9 +125,13 @@ def _threads(document: dict[str, Any], plt: Any) -> Any:
         return None
     found.sort(key=lambda pair: pair[1])
     figure, axes = plt.subplots(figsize=(8.5, 0.6 + 0.19 * len(found)))
-    axes.barh([name for name, _ in found], [value for _, value in found], color=COLOURS["normkit"], height=0.65)
+    axes.barh(
+        [name for name, _ in found], [value for _, value in found], color=COLOURS["normkit"], height=0.65
+    )
     axes.axvline(document["threads"], color="#b22222", linewidth=1)
-    axes.set_xlabel(f"time on 1 thread / time on {document['threads']}, arrays of 1 to 8 MiB (line: as many times as there are threads)")
+    axes.set_xlabel(
+        f"time on 1 thread / time on {document['threads']}, arrays of 1 to 8 MiB (line: as many times as there are threads)"
+    )
     axes.tick_params(axis="y", labelsize=7)
     axes.margins(y=0.01)
     return figure

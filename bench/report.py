@@ -10,7 +10,18 @@ from bench.measure import geometric_mean, median, spread
 
 OURS = "normkit out="
 NOTES = Path(__file__).with_name("notes.md")
-HEADER = ["case", "MiB", "normkit µs", "GB/s", "memory", "fresh µs", "torch µs", "oneDNN µs", "× better", "× torch, fresh"]
+HEADER = [
+    "case",
+    "MiB",
+    "normkit µs",
+    "GB/s",
+    "memory",
+    "fresh µs",
+    "torch µs",
+    "oneDNN µs",
+    "× better",
+    "× torch, fresh",
+]
 
 
 def microseconds(record: targets.Record, name: str) -> str:
@@ -78,7 +89,10 @@ def target_lines(document: dict[str, Any]) -> list[list[str]]:
 def columns(lines: list[list[str]]) -> str:
     widths = [max(len(cells[i]) for cells in lines) for i in range(len(lines[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
         for cells in lines
     )
 
@@ -108,7 +122,11 @@ def to_page(document: dict[str, Any], page: Path) -> None:
     images.mkdir(parents=True, exist_ok=True)
     drawn = pictures.draw(document, images)
     second, last = (f"{size // 1024} KiB" for size in machine["cache_bytes"])
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items() if not name.startswith("normkit"))
+    versions = ", ".join(
+        f"{name} {version}"
+        for name, version in document["versions"].items()
+        if not name.startswith("normkit")
+    )
     absent = "".join(f" {name} was absent: {why}." for name, why in document["absent"].items())
     parts = [
         "# Benchmarks",
@@ -128,7 +146,11 @@ def to_page(document: dict[str, Any], page: Path) -> None:
     parts.append("## Every case")
     for group, records in groups(document).items():
         table = [[*line(r), onednn(r)[1]] for r in records]
-        parts += [f"### {group[0].upper()}{group[1:]}", means(records) + ".", markdown([*HEADER, "oneDNN ran"], table)]
+        parts += [
+            f"### {group[0].upper()}{group[1:]}",
+            means(records) + ".",
+            markdown([*HEADER, "oneDNN ran"], table),
+        ]
     if found := wrong(document):
         parts += ["## Not timed", "\n".join(f"* {text}" for text in found)]
     page.write_text("\n\n".join(parts) + "\n")

@@ -25,10 +25,16 @@ PEERS = ("torch", "onednn", "jax")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a part of the grid, within two minutes")
     parser.add_argument("--only", metavar="REGEX", help="cases whose name matches, such as 'ln .* bwd'")
-    parser.add_argument("--shape", action="append", help='a shape beside the grid, such as "ln 777x1023"; repeatable')
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="default: %(default)s")
+    parser.add_argument(
+        "--shape", action="append", help='a shape beside the grid, such as "ln 777x1023"; repeatable'
+    )
+    parser.add_argument(
+        "--threads", type=int, default=min(2, os.cpu_count() or 1), help="default: %(default)s"
+    )
     parser.add_argument("--isa", help="force normkit's instruction set, such as avx2")
-    parser.add_argument("--peers", default="torch,onednn", help=f"of {', '.join(PEERS)}; default: %(default)s")
+    parser.add_argument(
+        "--peers", default="torch,onednn", help=f"of {', '.join(PEERS)}; default: %(default)s"
+    )
     parser.add_argument("--rounds", type=int, help="default: 9, or 5 with --quick")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="default: %(default)s")
 
@@ -190,14 +196,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def bandwidth(threads: int, rounds: int) -> list[dict[str, Any]]:
     """Bytes per second that a copy and a streaming copy reach, by the size of an array."""
     try:
-        kinds = {"copy": Roofline("copy", 1, threads, streams=False), "streaming copy": Roofline("stream", 1, threads)}
+        kinds = {
+            "copy": Roofline("copy", 1, threads, streams=False),
+            "streaming copy": Roofline("stream", 1, threads),
+        }
     except Absent as reason:
         print(f"without the speed of memory: {reason}")
         return []
     found = []
     for exponent in range(15, 28):
         size = 1 << exponent
-        seconds = measure.interleaved({name: kind.of_bytes(size) for name, kind in kinds.items()}, min(rounds, 5))
+        seconds = measure.interleaved(
+            {name: kind.of_bytes(size) for name, kind in kinds.items()}, min(rounds, 5)
+        )
         found.append({"bytes": size, **{name: 2 * size / measure.median(s) for name, s in seconds.items()}})
     return found
 

@@ -47,7 +47,9 @@ class Row:
 
     @property
     def misses(self) -> list[str]:
-        return sorted((name for name, v in self.values.items() if v < self.aim), key=lambda name: self.values[name])
+        return sorted(
+            (name for name, v in self.values.items() if v < self.aim), key=lambda name: self.values[name]
+        )
 
 
 def _row(number: str, what: str, aim: float, records: list[Record], value: Callable[[Record], float | None],

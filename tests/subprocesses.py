@@ -12,7 +12,7 @@ def run_python(
     code: str, timeout: float = 120, warnings: str = "error", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `code`; environment variables are added to this process's, without the ones that steer normkit."""
-    steering = ("NORMKIT_ISA", "NORMKIT_NUM_THREADS", "OMP_NUM_THREADS")
+    steering = ("NORMKIT_ISA", "NORMKIT_NUM_THREADS", "NORMKIT_POOL", "OMP_NUM_THREADS")
     env = {k: v for k, v in os.environ.items() if k not in steering} | environment
     return subprocess.run(
         [sys.executable, "-W", warnings, "-c", textwrap.dedent(code)],

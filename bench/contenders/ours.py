@@ -11,7 +11,9 @@ from bench.inputs import EPS, Inputs, aligned
 
 
 class Ours:
-    def __init__(self, name: str, *, fresh: bool = False, threads: int | None = None, isa: str | None = None) -> None:
+    def __init__(
+        self, name: str, *, fresh: bool = False, threads: int | None = None, isa: str | None = None
+    ) -> None:
         self.name, self.fresh, self.threads, self.isa = name, fresh, threads, isa
         self.version = nk.__version__
 
@@ -39,7 +41,9 @@ class Ours:
             ),
         }
         call = repeated(
-            calls[case.op, case.direction], lambda r: tuple(r) if isinstance(r, tuple) else (r,), self.isa or nk.isa.active()
+            calls[case.op, case.direction],
+            lambda r: tuple(r) if isinstance(r, tuple) else (r,),
+            self.isa or nk.isa.active(),
         )
         if self.isa is None:
             return call

@@ -65,7 +65,10 @@ class Torch:
                 case,
             )
         return self._call(
-            lambda: torch.nn.functional.batch_norm(x, running_mean, running_var, weight, bias, training, 0.1, EPS), case
+            lambda: torch.nn.functional.batch_norm(
+                x, running_mean, running_var, weight, bias, training, 0.1, EPS
+            ),
+            case,
         )
 
     def _call(self, call: Any, case: Case) -> Call:

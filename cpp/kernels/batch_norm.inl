@@ -12,13 +12,14 @@ NORMKIT_INLINE void with_stores(bool stream, F&& body) {
 }
 
 template <class T>
-void affine(const T* x, T* y, Runs runs, Affine<T> affine, bool stream) {
+void affine(const T* x, T* y, Runs runs, Affine<T> affine, Stores stores) {
   const Vec<T> center = broadcast(affine.center), scale = broadcast(affine.scale), shift = broadcast(affine.shift);
-  with_stores(stream, [&](auto streams) {
+  with_stores(stores.stream, [&](auto streams) {
     for (Index o = 0; o < runs.outer; ++o) {
       const T* x_run = x + o * runs.stride;
       T* y_run = y + o * runs.stride;
       each_vector_of<streams.value>(y_run, runs.inner, [&](Index i, auto n) {
+        if constexpr (streams.value) fetch_half<1>(x_run + stores.ahead, i);
         store<streams.value>(y_run + i, fma(load(x_run + i, n) - center, scale, shift), n);
       });
     }
@@ -41,13 +42,17 @@ void plane_affine(const T* x, T* y, Index planes, Index inner, AffineColumns<T> 
 }
 
 template <class T>
-void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine, bool stream) {
+void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine, Stores stores) {
   const Vec<T> center = broadcast(affine.center), scale = broadcast(affine.scale),
                dy_center = broadcast(affine.dy_center), dy_scale = broadcast(affine.dy_scale);
-  with_stores(stream, [&](auto streams) {
+  with_stores(stores.stream, [&](auto streams) {
     for (Index o = 0; o < runs.outer; ++o) {
       const Index run = o * runs.stride;
       each_vector_of<streams.value>(dx + run, runs.inner, [&](Index i, auto n) {
+        if constexpr (streams.value) {
+          fetch_half<1>(dy + run + stores.ahead, i);
+          fetch_half<1>(x + run + stores.ahead, i);
+        }
         const Vec<T> g = load(dy + run + i, n) - dy_center;
         store<streams.value>(dx + run + i, fma(load(x + run + i, n) - center, scale, g) * dy_scale, n);
       });
@@ -55,10 +60,10 @@ void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T
   });
 }
 
-// body(Constant<rows>, offset) for the rows of a block, several at a time. They share the loads of coefficients, and are
-// all read before any is written: the processor takes a row that is read for one that was just written if the two are
-// a multiple of 4096 bytes apart, and waits. Rows that far apart also share their places in the first-level cache, which
-// has room for two of each array.
+// body(Constant<rows>, offset) for the rows of a block, several at a time. They share the loads of coefficients, and
+// are all read before any is written: the processor takes a row that is read for one that was just written if the two
+// are a multiple of 4096 bytes apart, and waits. Rows that far apart also share their places in the first-level cache,
+// which has room for two of each array.
 template <int together, class F>
 NORMKIT_INLINE void each_rows_of(Block block, F&& body) {
   Index r = 0;
@@ -145,7 +150,8 @@ template <class T>
 void add_columns(ColumnGradientSums sums, ColumnGradientSums others, Index cols) {
   each_vector<double>(cols, [&](Index i, auto n) {
     const Wide<T> g = load_planes<T>(sums.g + i, sums.g_lo + i, n) + load_planes<T>(others.g + i, others.g_lo + i, n),
-                  gd = load_planes<T>(sums.gd + i, sums.gd_lo + i, n) + load_planes<T>(others.gd + i, others.gd_lo + i, n);
+                  gd = load_planes<T>(sums.gd + i, sums.gd_lo + i, n) +
+                       load_planes<T>(others.gd + i, others.gd_lo + i, n);
     store_planes<T>(sums.g + i, sums.g_lo + i, g, n);
     store_planes<T>(sums.gd + i, sums.gd_lo + i, gd, n);
   });

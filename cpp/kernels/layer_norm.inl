@@ -2,8 +2,8 @@
 
 namespace {
 
-// y = x̂·weight + bias for `rows` rows, `stride` apart, that share the loads of weight and bias. A stream, which leaves the
-// memory idle in the other direction, fetches what lies `ahead`.
+// y = x̂·weight + bias for `rows` rows, `stride` apart, that share the loads of weight and bias. A stream, which leaves
+// the memory idle in the other direction, fetches what lies `ahead`.
 template <bool has_weight, bool has_bias, bool stream, int rows, class T>
 NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* bias, Index stride, Index cols,
                                    const Affine<T>* affine, Index ahead) {
@@ -18,10 +18,10 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* b
     Vec<T> w = {}, b = {};
     if constexpr (has_weight) w = load(weight + i, n);
     if constexpr (has_bias) b = load(bias + i, n);
-    if constexpr (stream) fetch(x + ahead + i);
     Vec<T> v[rows];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
+      if constexpr (stream) fetch_half<1>(x + r * stride + ahead, i);
       v[r] = fma(load(x + r * stride + i, n) - center[r], scale[r], shift[r]);
       if constexpr (has_weight && has_bias)
         v[r] = fma(v[r], w, b);
@@ -50,16 +50,16 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* b
 
 template <class T>
 NORMKIT_INLINE void normalize_row(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine,
-                                  bool stream, Index ahead) {
-  if (stream)
-    normalize_rows<true, 1>(x, y, weight, bias, 0, n, &affine, ahead);
+                                  Stores stores) {
+  if (stores.stream)
+    normalize_rows<true, 1>(x, y, weight, bias, 0, n, &affine, stores.ahead);
   else
     normalize_rows<false, 1>(x, y, weight, bias, 0, n, &affine, 0);
 }
 
 template <class T>
-void normalize(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine, bool stream) {
-  normalize_row(x, y, weight, bias, n, affine, stream, 0);
+void normalize(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine, Stores stores) {
+  normalize_row(x, y, weight, bias, n, affine, stores);
 }
 
 // Up to wide_lanes rows, whose statistics are finished side by side in one vector.
@@ -83,7 +83,10 @@ NORMKIT_INLINE void tile_statistics(const LayerNormForward<float>& args, RowTile
   Vec<double> sums[wide_lanes] = {}, squares[wide_lanes] = {};
   for (Index r = 0; r < tile.rows; ++r) {
     WideLanes<float, pair_lanes> row_sums, row_squares;
-    add_powers(x + r * args.cols, args.cols, row_sums, row_squares);
+    if (args.stream)
+      add_powers<true>(x + r * args.cols, args.cols, row_sums, row_squares, tile.rows * args.cols);
+    else
+      add_powers(x + r * args.cols, args.cols, row_sums, row_squares);
     sums[r] = row_sums.one_vector().hi;
     squares[r] = row_squares.one_vector().hi;
   }
@@ -103,7 +106,7 @@ NORMKIT_INLINE void tile_statistics(const LayerNormForward<float>& args, RowTile
 NORMKIT_INLINE void tile_statistics(const LayerNormForward<double>& args, RowTile<double>& tile) {
   const double count = static_cast<double>(args.cols);
   for (Index r = 0; r < tile.rows; ++r) {
-    const BlockMoments stats = moments(args.x + (tile.first + r) * args.cols, {1, 0, args.cols});
+    const BlockMoments stats = moments(args.x + (tile.first + r) * args.cols, {1, 0, args.cols}, 0);
     args.mean[tile.first + r] = stats.mean.hi;
     args.rstd[tile.first + r] = reciprocal_deviation<double>(stats.m2, count, args.eps);
     tile.set(r, args, stats.mean, stats.m2.hi / count);
@@ -114,22 +117,32 @@ template <class T>
 NORMKIT_INLINE void normalize_tile(const LayerNormForward<T>& args, const RowTile<T>& tile) {
   const T* x = args.x + tile.first * args.cols;
   T* y = args.y + tile.first * args.cols;
+  const auto one_row = [&](Index r, Index first, Index cols) {
+    if (args.rstd[tile.first + r] == out_of_range) return;
+    const Index at = r * args.cols + first;
+    normalize_row(x + at, y + at, args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
+                  cols, tile.affine[r], {args.stream, tile.rows * args.cols});
+  };
+  if (args.stream) {
+    // A stream wants one row at a time; a block of columns keeps weight and bias in the first-level cache meanwhile.
+    constexpr Index block = 4096 / static_cast<Index>(sizeof(T));
+    for (Index first = 0; first < args.cols; first += block)
+      for (Index r = 0; r < tile.rows; ++r) one_row(r, first, args.cols - first < block ? args.cols - first : block);
+    return;
+  }
   Index r = 0;
-  for (; !args.stream && tile.left_alone == 0 && r + rows_at_once <= tile.rows; r += rows_at_once)
-    normalize_rows<false, rows_at_once>(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols, args.cols,
-                                        tile.affine + r, 0);
-  for (; r < tile.rows; ++r)
-    if (args.rstd[tile.first + r] != out_of_range)
-      normalize_row(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols, tile.affine[r],
-                    args.stream, tile.rows * args.cols);
+  for (; tile.left_alone == 0 && r + rows_at_once <= tile.rows; r += rows_at_once)
+    normalize_rows<false, rows_at_once>(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols,
+                                        args.cols, tile.affine + r, 0);
+  for (; r < tile.rows; ++r) one_row(r, 0, args.cols);
 }
 
-// Rows in tiles whose second reading comes from the first-level cache.
+// Rows in tiles whose second reading comes from the nearest caches.
 template <class T>
 Index layer_norm_rows(const LayerNormForward<T>& args, Index begin, Index end) {
-  constexpr Index tile_bytes = 16 * 1024;
+  constexpr Index tile_bytes = 128 * 1024;
   const Index fitting = tile_bytes / static_cast<Index>(sizeof(T)) / args.cols;
-  const Index rows = fitting < 1 ? 1 : fitting < wide_lanes ? fitting : wide_lanes;
+  const Index rows = fitting < rows_at_once ? rows_at_once : fitting < wide_lanes ? fitting : wide_lanes;
   Index left_alone = 0;
   for (Index first = begin; first < end; first += rows) {
     RowTile<T> tile;
@@ -151,16 +164,16 @@ NORMKIT_INLINE Sum refined_mean(const T* x, Index cols, double mean) {
 }
 
 template <class T>
-GradientSums gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, Sum mean) {
+GradientSums gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, Sum mean, Index ahead) {
   WideLanes<T, pair_lanes> g_sums, gd_sums;
   const Wide<T> minus_mean = Wide<T>{} - broadcast_wide<T>(mean);
   const auto sweep = [&](auto weighted) {
     for (Index o = 0; o < runs.outer; ++o) {
       const T *dy_run = dy + o * runs.stride, *x_run = x + o * runs.stride;
       each_wide<pair_lanes>(runs.inner, [&](Index i, int k, auto n) {
-        if (k == 0 && runs.outer > 1) {
-          fetch(dy_run + i + runs.inner);
-          fetch(x_run + i + runs.inner);
+        if (k == 0 && ahead != 0) {
+          fetch_half<0>(dy_run + ahead, i);
+          fetch_half<0>(x_run + ahead, i);
         }
         Wide<T> g = widen(dy_run + i, n);
         if constexpr (weighted.value) g = g * widen(weight + i, n);
@@ -224,11 +237,11 @@ struct WideXHat<double> {
   }
 };
 
-// For the rows [begin, begin + rows) of a tile: adds Σ dy·x̂ and Σ dy to the accumulators of the columns [first, first + cols), and with row_sums finds each row's
-// mean of g and of g·x̂.
+// For the rows [begin, begin + rows) of a tile: adds Σ dy·x̂ and Σ dy to the accumulators of the columns [first, first +
+// cols), and with row_sums finds each row's mean of g and of g·x̂.
 template <bool has_weight, bool row_sums, int rows, class T>
 NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight, Index first, Index cols,
-                              double* dweight, double* dbias) {
+                              double* dweight, double* dbias, Index ahead) {
   WideLanes<T, row_lanes> g_sums[rows], gd_sums[rows];
   double* dweight_lo = dweight + (accumulator_planes<T> - 1) * cols;
   double* dbias_lo = dbias + (accumulator_planes<T> - 1) * cols;
@@ -244,6 +257,11 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight,
   each_wide<row_lanes>(cols, [&](Index i, int k, auto n) {
     Wide<T> w{}, dw = load_planes<T>(dweight + i, dweight_lo + i, n), db = load_planes<T>(dbias + i, dbias_lo + i, n);
     if constexpr (has_weight && row_sums) w = widen(weight + first + i, n);
+    if (ahead != 0 && i * static_cast<Index>(sizeof(T)) % 64 == 0)
+      for (int r = 0; r < rows; ++r) {
+        fetch_half<0>(dy_rows[r] + ahead, i);
+        fetch_half<0>(x_rows[r] + ahead, i);
+      }
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
       Wide<T> centred;
@@ -282,13 +300,18 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight,
 
 // Row by row: rows a power of two apart would drive each other out of the first-level cache.
 template <bool has_weight, bool stream, class T>
-NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T* weight, Index first, Index cols) {
+NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T* weight, Index first, Index cols,
+                                     Index ahead) {
   const RowGradient<T> row = tile.row[r];
   const T *dy = tile.dy[r] + first, *x = tile.x[r] + first;
   T* dx = tile.dx[r] + first;
   const Vec<T> center = broadcast(row.center), rstd = broadcast(row.rstd), shift = broadcast(row.shift),
                minus_mean_g = broadcast(-row.mean_g), minus_mean_gx = broadcast(-row.mean_gx);
   each_vector_of<stream>(dx, cols, [&](Index i, auto n) {
+    if constexpr (stream) {
+      fetch_half<1>(dy + ahead, i);
+      fetch_half<1>(x + ahead, i);
+    }
     const Vec<T> dy_i = load(dy + i, n), x_hat = fma(load(x + i, n) - center, rstd, shift);
     Vec<T> g = dy_i + minus_mean_g;
     if constexpr (has_weight) g = fma(dy_i, load(weight + first + i, n), minus_mean_g);
@@ -298,23 +321,27 @@ NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T
 
 template <bool has_weight, bool row_sums, class T>
 NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const T* weight, Index first, Index cols, double* dweight,
-                               double* dbias, bool stream) {
+                               double* dbias, Stores stores) {
+  const Index ahead = stores.stream ? stores.ahead : 0;
   if (tile.rows == gradient_rows)
-    tile_sums<has_weight, row_sums, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias);
+    tile_sums<has_weight, row_sums, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias, ahead);
   else
     for (int r = 0; r < tile.rows; ++r)
-      tile_sums<has_weight, row_sums, 1>(tile, r, weight, first, cols, dweight, dbias);
+      tile_sums<has_weight, row_sums, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
   for (int r = 0; r < tile.rows; ++r)
-    if (stream)
-      gradients_of_row<has_weight, true>(tile, r, weight, first, cols);
+    if (stores.stream)
+      gradients_of_row<has_weight, true>(tile, r, weight, first, cols, stores.ahead);
     else
-      gradients_of_row<has_weight, false>(tile, r, weight, first, cols);
+      gradients_of_row<has_weight, false>(tile, r, weight, first, cols, 0);
 }
 
-// Passes on the rows [begin, end) whose rstd is in range, tile by tile; prepare(tile, r) completes the row that was added.
+// Passes on the rows [begin, end) whose rstd is in range, tile by tile; prepare(tile, r) completes the row that was
+// added.
 template <bool row_sums, class T, class P>
 NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                double* dweight, double* dbias, P&& prepare) {
+  // What is read next: the rows of the next tile, or further columns of these.
+  const Stores stores{args.stream, row_sums ? gradient_rows * args.cols : cols};
   Index left_alone = 0;
   GradientTile<T> tile;
   for (Index r = begin; r < end; ++r) {
@@ -331,9 +358,9 @@ NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, In
     }
     if (tile.rows == gradient_rows || (r + 1 == end && tile.rows > 0)) {
       if (args.weight)
-        whole_tile<true, row_sums>(tile, args.weight, first, cols, dweight, dbias, args.stream);
+        whole_tile<true, row_sums>(tile, args.weight, first, cols, dweight, dbias, stores);
       else
-        whole_tile<false, row_sums>(tile, args.weight, first, cols, dweight, dbias, args.stream);
+        whole_tile<false, row_sums>(tile, args.weight, first, cols, dweight, dbias, stores);
       tile.rows = 0;
     }
   }

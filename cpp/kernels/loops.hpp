@@ -18,16 +18,18 @@ NORMKIT_INLINE void each_vector(Index count, F&& body) {
   if (i < count) body(i, Part{count - i});
 }
 
-// The same for a loop that writes p; with `aligned`, which streaming stores need, whole vectors begin at multiples of
-// their size.
+// The same for a loop that writes p; with `aligned`, which streaming stores need, whole vectors begin with a line.
 template <bool aligned, class T, class F>
 NORMKIT_INLINE void each_vector_of(const T* p, Index count, F&& body) {
   Index i = 0;
   if constexpr (aligned) {
-    const Index past = static_cast<Index>(reinterpret_cast<std::uintptr_t>(p) / sizeof(T)) % lanes<T>;
-    i = past > 0 ? lanes<T> - past : 0;
+    constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+    const Index past = static_cast<Index>(reinterpret_cast<std::uintptr_t>(p) / sizeof(T)) % line;
+    i = past > 0 ? line - past : 0;
     if (i > count) i = count;
-    if (i > 0) body(0, Part{i});
+    Index head = 0;
+    for (; head + lanes<T> < i; head += lanes<T>) body(head, Part{lanes<T>});
+    if (head < i) body(head, Part{i - head});
   }
   for (; i + lanes<T> <= count; i += lanes<T>) body(i, Full{});
   if (i < count) body(i, Part{count - i});
@@ -101,12 +103,12 @@ NORMKIT_INLINE void add_squares(const T* x, Index count, Wide<T> mean, WideLanes
 }
 
 // Σx and Σx² over one run of floats, added to the lanes; in double every product is exact.
-// With `fetches` the lines that lie `ahead` are brought nearer.
+// With `fetches` half of the lines that lie `ahead` are brought nearer.
 template <bool fetches = false>
 NORMKIT_INLINE void add_powers(const float* x, Index count, WideLanes<float, pair_lanes>& sums,
                                WideLanes<float, pair_lanes>& squares, Index ahead = 0) {
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
-    if (fetches && k == 0) fetch(x + i + ahead);
+    if (fetches && k == 0) fetch_half<0>(x + ahead, i);
     const Wide<float> v = widen(x + i, n);
     sums.part[k].hi = accumulate(sums.part[k].hi, v.hi);
     squares.part[k] = multiply_add(v, v, squares.part[k]);

@@ -35,14 +35,13 @@ NORMKIT_INLINE V centred_squares(V sum, V mean, V squares, M& cancels) {
 }
 
 template <class T>
-BlockMoments moments(const T* x, Runs runs) {
+BlockMoments moments(const T* x, Runs runs, Index ahead) {
   const double count = static_cast<double>(runs.outer * runs.inner);
   if constexpr (sizeof(T) == sizeof(float)) {
     WideLanes<T, pair_lanes> sums, squares;
-    // Beside a channel's runs lie those of the next one, where no processor expects them.
     for (Index o = 0; o < runs.outer; ++o)
-      if (runs.outer > 1)
-        add_powers<true>(x + o * runs.stride, runs.inner, sums, squares, runs.inner);
+      if (ahead != 0)
+        add_powers<true>(x + o * runs.stride, runs.inner, sums, squares, ahead);
       else
         add_powers(x + o * runs.stride, runs.inner, sums, squares);
     const double sum = sums.total().hi, mean = sum / count;
@@ -78,12 +77,12 @@ struct WideStrip {
   Wide<T> part[sum_wides] = {};
   WideStrip() = default;
   NORMKIT_INLINE WideStrip(const double* hi, const double* lo, Index cols) {
-    each_in_group<wide_lanes, sum_wides>(
-        0, cols, [&](Index i, int k, auto n) { part[k] = load_planes<T>(hi + i, lo + i, n); });
+    each_in_group<wide_lanes, sum_wides>(0, cols,
+                                         [&](Index i, int k, auto n) { part[k] = load_planes<T>(hi + i, lo + i, n); });
   }
   NORMKIT_INLINE void store_to(double* hi, double* lo, Index cols) const {
-    each_in_group<wide_lanes, sum_wides>(
-        0, cols, [&](Index i, int k, auto n) { store_planes<T>(hi + i, lo + i, part[k], n); });
+    each_in_group<wide_lanes, sum_wides>(0, cols,
+                                         [&](Index i, int k, auto n) { store_planes<T>(hi + i, lo + i, part[k], n); });
   }
 };
 
@@ -130,7 +129,8 @@ NORMKIT_INLINE void column_statistics(const float* x, Block block, ColumnMoments
   clear<float>(out.mean, out.mean_lo, block.cols);
   clear<float>(out.m2, out.m2_lo, block.cols);
   each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols) {
-    WideStrip<float> sums(out.mean + first, out.mean_lo + first, cols), squares(out.m2 + first, out.m2_lo + first, cols);
+    WideStrip<float> sums(out.mean + first, out.mean_lo + first, cols),
+        squares(out.m2 + first, out.m2_lo + first, cols);
     each_wide_column(x, block, rows, first, cols, [&](Wide<float> v, int k, auto) {
       sums.part[k] = accumulate(sums.part[k], v);
       squares.part[k] = multiply_add(v, v, squares.part[k]);

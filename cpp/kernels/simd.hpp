@@ -119,11 +119,29 @@ NORMKIT_INLINE Vec<double> load(const double* p, Part part) {
 NORMKIT_INLINE HalfFloats load_half(const float* p, Part part) {
   return _mm_maskload_ps(p, _mm256_castsi256_si128(reinterpret_cast<__m256i>(first_lanes<float>(part.n))));
 }
+// Piece by piece: masked stores of AVX are microcode on some processors, ten times as slow.
 NORMKIT_INLINE void store(float* p, Vec<float> v, Part part) {
-  _mm256_maskstore_ps(p, reinterpret_cast<__m256i>(first_lanes<float>(part.n)), v);
+  __m128 rest = _mm256_castps256_ps128(v);
+  if (part.n & 4) {
+    _mm_storeu_ps(p, rest);
+    rest = _mm256_extractf128_ps(v, 1);
+    p += 4;
+  }
+  if (part.n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), rest);
+    rest = _mm_movehl_ps(rest, rest);
+    p += 2;
+  }
+  if (part.n & 1) _mm_store_ss(p, rest);
 }
 NORMKIT_INLINE void store(double* p, Vec<double> v, Part part) {
-  _mm256_maskstore_pd(p, reinterpret_cast<__m256i>(first_lanes<double>(part.n)), v);
+  __m128d rest = _mm256_castpd256_pd128(v);
+  if (part.n & 2) {
+    _mm_storeu_pd(p, rest);
+    rest = _mm256_extractf128_pd(v, 1);
+    p += 2;
+  }
+  if (part.n & 1) _mm_store_sd(p, rest);
 }
 NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return _mm256_fmadd_ps(a, b, c); }
 NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return _mm256_fmadd_pd(a, b, c); }
@@ -161,6 +179,11 @@ NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return __builtin_convertvec
 
 // Asks for the line of memory at p, which may lie beyond the array, to be brought to the second-level cache.
 NORMKIT_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+// The same for every second line: two sweeps share the fetching of what comes after them.
+template <int which, class T>
+NORMKIT_INLINE void fetch_half(const T* p, Index i) {
+  if ((i * static_cast<Index>(sizeof(T)) / 64) % 2 == which) fetch(p + i);
+}
 
 // Past the caches, to an aligned address; the plan orders it before what follows. Parts of vectors are stored as usual.
 #if defined(__AVX512F__)
@@ -171,7 +194,9 @@ NORMKIT_INLINE void stream_store(float* p, Vec<float> v) { _mm256_stream_ps(p, v
 NORMKIT_INLINE void stream_store(double* p, Vec<double> v) { _mm256_stream_pd(p, v); }
 #else
 template <class T>
-NORMKIT_INLINE void stream_store(T* p, Vec<T> v) { store(p, v, Full{}); }
+NORMKIT_INLINE void stream_store(T* p, Vec<T> v) {
+  store(p, v, Full{});
+}
 #endif
 template <bool stream, class T, class N>
 NORMKIT_INLINE void store(T* p, Vec<T> v, N n) {

@@ -67,7 +67,14 @@ struct Block {
   Index rows, stride, cols;
 };
 
-// stream, here and below: write the result past the caches.
+// How a loop writes its result: as usual, or past the caches. Then the memory that lies `ahead` elements on is fetched,
+// which the same thread reads next: memory is the slower for reading and writing in turns.
+struct Stores {
+  bool stream;
+  Index ahead;
+};
+
+// stream: write the result past the caches.
 // x, y: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows).
 template <class T>
 struct LayerNormForward {
@@ -97,14 +104,15 @@ struct RowGradient {
   T center, rstd, shift, mean_g, mean_gx;
 };
 
-
 // Planes of doubles that a column accumulator takes: a double for float data, a pair for double data.
 template <class T>
 inline constexpr int accumulator_planes = sizeof(T) / sizeof(float);
 
 template <class T>
 struct Kernels {
-  BlockMoments (*moments)(const T* x, Runs runs);
+  // ahead, here and below: where memory lies that the same thread reads next, in elements from here; 0: do not fetch
+  // it.
+  BlockMoments (*moments)(const T* x, Runs runs, Index ahead);
   void (*column_moments)(const T* x, Block block, ColumnMoments out);
   // The moments of `more` further rows join those of `count` rows.
   void (*merge_columns)(ColumnMoments moments, double count, ColumnMoments others, double more, Index cols);
@@ -113,27 +121,27 @@ struct Kernels {
   // and its rstd set to `out_of_range`; returns how many those are.
   Index (*layer_norm_rows)(const LayerNormForward<T>& args, Index begin, Index end);
   // y = ((x − center)·scale + shift)·weight + bias over n elements
-  void (*normalize)(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine,
-                    bool stream);
+  void (*normalize)(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine, Stores stores);
 
   // dx of the rows [begin, end); adds Σ dy·x̂ and Σ dy to dweight and dbias, accumulators of cols columns.
   // Rows whose rstd is out of range are left out altogether; returns how many those are.
   Index (*layer_norm_backward_rows)(const LayerNormBackward<T>& args, Index begin, Index end, double* dweight,
                                     double* dbias);
-  // The same for the columns [first, first + cols) of these rows, the row sums being known; gradients: those of all rows.
+  // The same for the columns [first, first + cols) of these rows, the row sums being known; gradients: those of all
+  // rows.
   void (*layer_norm_backward_columns)(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                       const RowGradient<T>* gradients, double* dweight, double* dbias);
 
-  void (*affine)(const T* x, T* y, Runs runs, Affine<T> affine, bool stream);
+  void (*affine)(const T* x, T* y, Runs runs, Affine<T> affine, Stores stores);
   // The same for planes of `inner` elements, one after the other, with coefficients of each.
   void (*plane_affine)(const T* x, T* y, Index planes, Index inner, AffineColumns<T> affine, bool stream);
   void (*column_affine)(const T* x, T* y, Block block, AffineColumns<T> affine, bool stream);
 
   // weight: null or, for a single run, (inner)
-  GradientSums (*gradient_sums)(const T* dy, const T* x, const T* weight, Runs runs, Sum mean);
+  GradientSums (*gradient_sums)(const T* dy, const T* x, const T* weight, Runs runs, Sum mean, Index ahead);
   void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, ColumnGradientSums out);
   void (*add_columns)(ColumnGradientSums sums, ColumnGradientSums others, Index cols);
-  void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine, bool stream);
+  void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine, Stores stores);
   void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine,
                                  bool stream);
 };

@@ -18,7 +18,9 @@ bool goes_by_runs(const ChannelShape& shape) { return shape.inner >= shortest_ru
 template <class Arguments>
 Arguments with_stores(Arguments args, Index arrays) {
   const Index bytes = args.shape.size() * static_cast<Index>(sizeof(*args.x));
-  args.stream = args.stream && worth_streaming(arrays * bytes, bytes);
+  // Columns are written as one run, rows end to end.
+  const Index run = goes_by_runs(args.shape) ? args.shape.inner * static_cast<Index>(sizeof(*args.x)) : bytes;
+  args.stream = args.stream && worth_streaming(arrays * bytes, bytes, run);
   return args;
 }
 

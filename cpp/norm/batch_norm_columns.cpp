@@ -69,10 +69,10 @@ class Matrix {
   Index width_, fold_ = 1, cols_, rows_, rest_, rows_each_, chunks_;
 };
 
-// Channels that are taken at once. All of them, in chunks of rows shared among the threads: memory is read from front to
-// back. Or slabs of channels, each of which a thread does on its own, where all falls out of the cache between the two
-// sweeps and a slab does not. (In cache slabs lose: of rows a power of two apart they use a part of it only, and the
-// processors' prefetching takes lines from the neighbour who writes the next slab.)
+// Channels that are taken at once. All of them, in chunks of rows shared among the threads: memory is read from front
+// to back. Or slabs of channels, each of which a thread does on its own, where all falls out of the cache between the
+// two sweeps and a slab does not. (In cache slabs lose: of rows a power of two apart they use a part of it only, and
+// the processors' prefetching takes lines from the neighbour who writes the next slab.)
 template <class T>
 Index slab_channels(const Matrix<T>& matrix, Index arrays, int threads) {
   constexpr Index least_bytes = 256;  // of a row: memory is fetched in pieces of a few lines
@@ -135,7 +135,7 @@ class Planes {
       : cols_(matrix.cols()), values_(needed ? count * (matrix.chunks() + 1) * matrix.cols() : 0) {}
   // The planes of float data have no low part: hi stands in for it.
   double* hi(Index chunk, Index which, Index col) const {
-    return values_.data() + (chunk * count + which * accumulator_planes<T>) * cols_ + col;
+    return values_.data() + (chunk * count + which * accumulator_planes<T>)*cols_ + col;
   }
   double* lo(Index chunk, Index which, Index col) const {
     return hi(chunk, which, col) + (accumulator_planes<T> - 1) * cols_;
@@ -213,7 +213,8 @@ class MatrixMoments {
 template <class T>
 class MatrixGradientSums {
  public:
-  explicit MatrixGradientSums(const Matrix<T>& matrix) : matrix_(matrix), planes_(matrix, true), means_(2 * matrix.cols()) {}
+  explicit MatrixGradientSums(const Matrix<T>& matrix)
+      : matrix_(matrix), planes_(matrix, true), means_(2 * matrix.cols()) {}
 
   void set_mean(Index channel, Sum mean) const {
     matrix_.each_fold({channel, channel + 1}, [&](Index, Index first, Index count) {
@@ -246,9 +247,8 @@ class MatrixGradientSums {
   }
   ChannelSums<T> sums(Index channel) const {
     ChannelSums<T> total;
-    matrix_.each_column(channel, [&](Index, Index col) {
-      total.add({planes_.value(0, 0, col), planes_.value(0, 1, col)});
-    });
+    matrix_.each_column(channel,
+                        [&](Index, Index col) { total.add({planes_.value(0, 0, col), planes_.value(0, 1, col)}); });
     return total;
   }
   // Where the sums of all channels stand one after the other, which is where columns are channels.
@@ -394,11 +394,10 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
     }
   };
   const auto apply = [&](Share channels, Index chunk) {
-    coefficients.each_block(args.y, args.stream, channels, chunk,
-                            [&](Index offset, const Block& block, Index first_col, bool stream) {
-                              kernel.column_affine(args.x + offset, args.y + offset, block,
-                                                   coefficients.affine(first_col), stream);
-                            });
+    coefficients.each_block(
+        args.y, args.stream, channels, chunk, [&](Index offset, const Block& block, Index first_col, bool stream) {
+          kernel.column_affine(args.x + offset, args.y + offset, block, coefficients.affine(first_col), stream);
+        });
   };
   const Index slab = training ? slab_channels(matrix, 2, threads) : args.shape.channels;
   parallel(threads, [&](const Team& team) { sweep_columns(team, matrix, slab, statistics, finish, apply); });
@@ -431,9 +430,8 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
     sums.join(channels);
     if constexpr (std::is_same_v<T, float>)
       if (matrix.columns_are_channels()) {
-        coefficients.set(channels, [&](const ChannelArrays& to) {
-          channel_gradients(args, channels, sums.g(), sums.gd(), to);
-        });
+        coefficients.set(channels,
+                         [&](const ChannelArrays& to) { channel_gradients(args, channels, sums.g(), sums.gd(), to); });
         for (Index channel = channels.begin; channel < channels.end; ++channel) set(channel, coefficients.get(channel));
         return;
       }

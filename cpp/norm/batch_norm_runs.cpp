@@ -32,6 +32,10 @@ class Pieces {
     if (per_run_ > 1) return {1, 0, std::min(limit, shape_.inner - piece % per_run_ * limit)};
     return {std::min(runs_each_, shape_.outer - piece * runs_each_), shape_.channels * shape_.inner, shape_.inner};
   }
+  // How far the piece that is fetched lies from the one at work; 0 for none.
+  Index ahead(Index channel, Index piece, Next next) const {
+    return next.item < 0 ? 0 : offset(next.item, next.piece) - offset(channel, piece);
+  }
   Runs whole() const { return {shape_.outer, shape_.channels * shape_.inner, shape_.inner}; }
 
  private:
@@ -61,9 +65,9 @@ void forward_by_runs(const BatchNormForward<T>& args, int threads) {
   const Scratch<BlockMoments> parts(channels * pieces.count());
   const Scratch<Affine<T>> affine(channels);
   const Scratch<bool> done(channels);
-  const auto statistics = [&](Index channel, Index piece) {
+  const auto statistics = [&](Index channel, Index piece, Next next) {
     parts[channel * pieces.count() + piece] =
-        kernel.moments(args.x + pieces.offset(channel, piece), pieces.runs(piece));
+        kernel.moments(args.x + pieces.offset(channel, piece), pieces.runs(piece), pieces.ahead(channel, piece, next));
   };
   const auto finish = [&](Index channel) {
     const Moments<T> moments = merge_pieces(pieces, args.shape, parts.data() + channel * pieces.count());
@@ -75,9 +79,11 @@ void forward_by_runs(const BatchNormForward<T>& args, int threads) {
       affine[channel] = channel_affine(args, channel, moments);
     }
   };
-  const auto apply = [&](Index channel, Index piece) {
+  const auto apply = [&](Index channel, Index piece, Next next) {
     const Index first = pieces.offset(channel, piece);
-    if (!done[channel]) kernel.affine(args.x + first, args.y + first, pieces.runs(piece), affine[channel], args.stream);
+    if (!done[channel])
+      kernel.affine(args.x + first, args.y + first, pieces.runs(piece), affine[channel],
+                    {args.stream, pieces.ahead(channel, piece, next)});
   };
   parallel(threads, [&](const Team& team) {
     two_sweeps(team, channels, pieces.count(), channel_bytes, statistics, finish, apply);
@@ -91,7 +97,8 @@ void inference_by_planes(const BatchNormForward<T>& args, int threads) {
   const auto [outer, channels, inner] = args.shape;
   const Pieces<T> pieces(args.shape);
   const Scratch<T> coefficients(3 * channels);
-  const AffineColumns<T> affine{coefficients.data(), coefficients.data() + channels, coefficients.data() + 2 * channels};
+  const AffineColumns<T> affine{coefficients.data(), coefficients.data() + channels,
+                                coefficients.data() + 2 * channels};
   const Scratch<bool> done(channels);
   std::atomic<bool> any_done{false};
   const auto prepare = [&](Index channel) {
@@ -137,18 +144,19 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
   const Scratch<Sum> means(channels);
   const Scratch<GradientAffine<T>> affine(channels);
   const Scratch<bool> done(channels);
-  const auto statistics = [&](Index channel, Index piece) {
+  const auto statistics = [&](Index channel, Index piece, Next) {
     moments[channel * pieces.count() + piece] =
-        kernel.moments(args.x + pieces.offset(channel, piece), pieces.runs(piece));
+        kernel.moments(args.x + pieces.offset(channel, piece), pieces.runs(piece), 0);
   };
   const auto refine = [&](Index channel) {
     const Sum mean = merge_pieces(pieces, args.shape, moments.data() + channel * pieces.count()).mean;
     means[channel] = refine_mean(args.mean[channel], mean);
   };
-  const auto sums = [&](Index channel, Index piece) {
+  const auto sums = [&](Index channel, Index piece, Next next) {
     const Index first = pieces.offset(channel, piece);
     parts[channel * pieces.count() + piece] =
-        kernel.gradient_sums(args.dy + first, args.x + first, nullptr, pieces.runs(piece), means[channel]);
+        kernel.gradient_sums(args.dy + first, args.x + first, nullptr, pieces.runs(piece), means[channel],
+                             pieces.ahead(channel, piece, next));
   };
   const auto finish = [&](Index channel) {
     ChannelSums<T> total;
@@ -157,18 +165,20 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
     done[channel] = !gradient_fits(args, channel, affine[channel]);
     if (done[channel]) careful_channel_gradients(args, channel, pieces.offset(channel, 0), pieces.whole(), training);
   };
-  const auto apply = [&](Index channel, Index piece) {
+  const auto apply = [&](Index channel, Index piece, Next next) {
     if (done[channel]) return;
     const Index first = pieces.offset(channel, piece);
+    const Stores stores{args.stream, pieces.ahead(channel, piece, next)};
     if (training)
-      kernel.gradient_affine(args.dy + first, args.x + first, args.dx + first, pieces.runs(piece), affine[channel], args.stream);
+      kernel.gradient_affine(args.dy + first, args.x + first, args.dx + first, pieces.runs(piece), affine[channel],
+                             stores);
     else
-      kernel.affine(args.dy + first, args.dx + first, pieces.runs(piece), {0, affine[channel].dy_scale, 0}, args.stream);
+      kernel.affine(args.dy + first, args.dx + first, pieces.runs(piece), {0, affine[channel].dy_scale, 0}, stores);
   };
   for (Index channel = 0; channel < channels; ++channel) means[channel] = {args.mean[channel], 0.0};
   parallel(threads, [&](const Team& team) {
     if (refines && training) {
-      two_sweeps(team, channels, pieces.count(), channel_bytes / 2, statistics, refine, [](Index, Index) {});
+      two_sweeps(team, channels, pieces.count(), channel_bytes / 2, statistics, refine, [](Index, Index, Next) {});
       team.barrier();
     }
     two_sweeps(team, channels, pieces.count(), channel_bytes, sums, finish, apply);

@@ -1,8 +1,8 @@
 // Plans of layer norm. x, y, dy, dx: (rows, cols).
 //
-// Short rows are the kernel's: statistics and result of a row while it is in cache, rows shared among the threads.
-// Long rows are cut into chunks that fit the first-level cache; their statistics are merged in chunk order, so that a
-// single row of a million elements uses every thread and still has one result.
+// Short rows (up to 64 KB) are the kernel's: statistics and result of a row while it is in cache, rows shared among the
+// threads. Long rows are cut into chunks that fit the first-level cache; their statistics are merged in chunk order, so
+// that a single row of a million elements uses every thread and still has one result.
 #include <cmath>
 
 #include "kernels/coefficients.hpp"
@@ -19,6 +19,10 @@ namespace {
 
 template <class T>
 constexpr Index chunk_cols = piece_elements<T>;
+// Up to this length a row is the kernel's; a longer one leaves the second-level cache too little room beside its
+// neighbour.
+template <class T>
+constexpr Index longest_short_row = 4 * chunk_cols<T>;
 // Backward, a tile of rows of x and dy up to this length stays in a second-level cache.
 constexpr Index fused_backward_cols = 8192;
 
@@ -64,7 +68,7 @@ void chunk_moments(const T* x, Index cols, Share pieces, BlockMoments* parts) {
   const Index chunks = chunks_of<T>(cols);
   for (Index piece = pieces.begin; piece < pieces.end; ++piece) {
     const Index row = piece / chunks, chunk = piece % chunks;
-    parts[piece] = kernel.moments(x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)});
+    parts[piece] = kernel.moments(x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)}, 0);
   }
 }
 
@@ -83,9 +87,12 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   const Scratch<BlockMoments> parts(rows * chunks);
   const Scratch<Affine<T>> affine(rows);
   const Scratch<bool> done(rows);
-  const auto statistics = [&](Index row, Index chunk) {
-    const Index piece = row * chunks + chunk;
-    chunk_moments(args.x, cols, {piece, piece + 1}, parts.data());
+  const auto ahead = [&](Index row, Index chunk, Next next) {
+    return next.item < 0 ? 0 : (next.item - row) * cols + (next.piece - chunk) * chunk_cols<T>;
+  };
+  const auto statistics = [&](Index row, Index chunk, Next next) {
+    parts[row * chunks + chunk] = kernel.moments(args.x + row * cols + chunk * chunk_cols<T>,
+                                                 {1, 0, chunk_length<T>(cols, chunk)}, ahead(row, chunk, next));
   };
   const auto finish = [&](Index row) {
     const Moments<T> moments = merge_chunks<T>(cols, parts.data() + row * chunks);
@@ -95,12 +102,12 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
     done[row] = args.rstd[row] == out_of_range;
     if (done[row]) careful_row(args, row);
   };
-  const auto apply = [&](Index row, Index chunk) {
+  const auto apply = [&](Index row, Index chunk, Next next) {
     if (done[row]) return;
     const Index first = chunk * chunk_cols<T>;
     kernel.normalize(args.x + row * cols + first, args.y + row * cols + first,
                      args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
-                     chunk_length<T>(cols, chunk), affine[row], args.stream);
+                     chunk_length<T>(cols, chunk), affine[row], {args.stream, ahead(row, chunk, next)});
   };
   parallel(threads, [&](const Team& team) { two_sweeps(team, rows, chunks, row_bytes, statistics, finish, apply); });
 }
@@ -152,8 +159,8 @@ void backward_by_rows(const LayerNormBackward<T>& args, Index rows, T* dweight, 
   constexpr Index least_bytes = 64 << 10, usual_chunks = 16, bytes_beyond = 1 << 20, most_chunks = 256;
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, bytes = rows * cols * static_cast<Index>(sizeof(T));
-  const Index wanted = std::clamp(std::min(bytes / least_bytes, std::max(usual_chunks, bytes / bytes_beyond)), Index{1},
-                                  most_chunks);
+  const Index wanted =
+      std::clamp(std::min(bytes / least_bytes, std::max(usual_chunks, bytes / bytes_beyond)), Index{1}, most_chunks);
   const Index rows_each = ((rows + wanted - 1) / wanted + 7) / 8 * 8;  // whole tiles of every kernel
   const Index chunks = (rows + rows_each - 1) / rows_each, width = accumulator_planes<T> * cols;
   const Scratch<double> partials(chunks * 2 * width);
@@ -200,15 +207,15 @@ void refine_means(const LayerNormBackward<T>& args, Index rows, const Team& team
   team.barrier();
 }
 
-// Long rows: the sums of some rows first, then blocks of columns, each over these rows while they are still in the cache.
-// The accumulators of a block take in the rows in order, so that the grouping shows in no bit.
+// Long rows: the sums of some rows first, then blocks of columns, each over these rows while they are still in the
+// cache. The accumulators of a block take in the rows in order, so that the grouping shows in no bit.
 template <class T>
 void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
   constexpr Index block_cols = 1024, planes = accumulator_planes<T>;
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, chunks = chunks_of<T>(cols), blocks = (cols + block_cols - 1) / block_cols;
   const Index row_bytes = 2 * cols * static_cast<Index>(sizeof(T));
-  const Index group = std::clamp<Index>(caches().last_level / 4 / row_bytes, 1, rows);
+  const Index group = std::clamp<Index>(caches().last_level / 2 / row_bytes, 1, rows);
   const Scratch<GradientSums> parts(rows * chunks);
   const Scratch<BlockMoments> block_moments(std::is_same_v<T, double> ? rows * chunks : 0);
   const Scratch<RowGradient<T>> gradients(rows);
@@ -220,7 +227,7 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
     const Index first = chunk * chunk_cols<T>;
     parts[row * chunks + chunk] = kernel.gradient_sums(args.dy + row * cols + first, args.x + row * cols + first,
                                                        args.weight ? args.weight + first : nullptr,
-                                                       {1, 0, chunk_length<T>(cols, chunk)}, means[row]);
+                                                       {1, 0, chunk_length<T>(cols, chunk)}, means[row], 0);
   };
   const auto finish = [&](Index row) {
     if (is_out_of_range<T>(args.rstd[row])) careful[row] = careful_row_gradient(args, row);
@@ -230,8 +237,8 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
       gd += widened<T>(parts[row * chunks + chunk].gd);
     }
     const double rstd = args.rstd[row], count = static_cast<double>(cols);
-    gradients[row] = row_gradient<T>(means[row], rstd, static_cast<double>(g) / count,
-                                     static_cast<double>(gd) * rstd / count);
+    gradients[row] =
+        row_gradient<T>(means[row], rstd, static_cast<double>(g) / count, static_cast<double>(gd) * rstd / count);
   };
   const auto block_gradients = [&](Index block, Share some) {
     const Index first = block * block_cols, count = std::min(block_cols, cols - first);
@@ -262,11 +269,11 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
 template <class T>
 void layer_norm(LayerNormForward<T> args, Index rows, int threads) {
   const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
-  args.stream = args.stream && worth_streaming(bytes, bytes);
+  args.stream = args.stream && worth_streaming(bytes, bytes, args.cols * static_cast<Index>(sizeof(T)));
   if (args.cols == 0) {
     std::fill(args.mean, args.mean + rows, 0.0);
     std::fill(args.rstd, args.rstd + rows, 1.0 / std::sqrt(args.eps));
-  } else if (args.cols <= chunk_cols<T>) {
+  } else if (args.cols <= longest_short_row<T>) {
     short_rows(args, rows, threads);
   } else {
     long_rows(args, rows, threads);
@@ -276,7 +283,7 @@ void layer_norm(LayerNormForward<T> args, Index rows, int threads) {
 template <class T>
 void layer_norm_backward(LayerNormBackward<T> args, Index rows, T* dweight, T* dbias, int threads) {
   const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
-  args.stream = args.stream && worth_streaming(2 * bytes, bytes);
+  args.stream = args.stream && worth_streaming(2 * bytes, bytes, args.cols * static_cast<Index>(sizeof(T)));
   if (rows == 0 || args.cols == 0) {
     std::fill(dweight, dweight + args.cols, T(0));
     std::fill(dbias, dbias + args.cols, T(0));

@@ -57,8 +57,10 @@ const Caches& caches() {
   return sizes;
 }
 
-bool worth_streaming(Index bytes_read, Index bytes_written) {
-  return bytes_read + bytes_written > caches().last_level && bytes_written > caches().last_level / 2;
+bool worth_streaming(Index bytes_read, Index bytes_written, Index run_bytes) {
+  constexpr Index long_enough = 1024;
+  return run_bytes >= long_enough && bytes_read + bytes_written > caches().last_level &&
+         bytes_written > caches().last_level / 2;
 }
 
 }  // namespace normkit

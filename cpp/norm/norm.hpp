@@ -1,6 +1,7 @@
 // The C++ interface: each operation on contiguous arrays of T = float or double, on up to `threads` threads.
 // The callers (cpp/python) have checked shapes, memory and aliasing; y may be x, dx may be dy or x. They set `stream`
-// where the result's memory is there already and no input; whether it is then written past the caches is the plan's choice.
+// where the result's memory is there already and no input; whether it is then written past the caches is the plan's
+// choice.
 #pragma once
 
 #include "kernels/table.hpp"

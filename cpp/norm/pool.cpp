@@ -77,10 +77,14 @@ std::size_t limit_from_environment() {
   char* end = nullptr;
   const double value = std::strtod(text, &end);
   const std::string unit = end;
-  const double scale = unit.empty() ? 1.0 : unit == "K" ? 1024.0 : unit == "M" ? 1048576.0 : unit == "G" ? 1073741824.0 : 0;
+  const double scale = unit.empty()  ? 1.0
+                       : unit == "K" ? 1024.0
+                       : unit == "M" ? 1048576.0
+                       : unit == "G" ? 1073741824.0
+                                     : 0;
   if (end == text || scale == 0.0 || !(value >= 0.0 && value * scale < 1e18))
-    throw std::invalid_argument(std::string("NORMKIT_POOL must be a number of bytes such as 0, 1048576, 512M or 2G, got '") +
-                                text + "'");
+    throw std::invalid_argument(
+        std::string("NORMKIT_POOL must be a number of bytes such as 0, 1048576, 512M or 2G, got '") + text + "'");
   return static_cast<std::size_t>(value * scale);
 }
 

@@ -1,8 +1,8 @@
 // Memory of results, recycled: the first touch of fresh memory costs ten times what the arithmetic on it does.
 //
 // A block that is given back waits for the next request of its size class. What waits is bounded by a share of the
-// machine's memory (NORMKIT_POOL sets the bound in bytes, with K, M or G; 0 turns the pool off); beyond it the block that
-// waited longest is released.
+// machine's memory (NORMKIT_POOL sets the bound in bytes, with K, M or G; 0 turns the pool off); beyond it the block
+// that waited longest is released.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,8 @@ inline constexpr std::size_t smallest = 64 * 1024;
 bool enabled();
 
 struct Block {
-  void* memory;   // null: there is none; 64-byte aligned, from 2 MiB on 2-MiB aligned and in huge pages where there are any
+  void* memory;   // null: there is none; 64-byte aligned, from 2 MiB on 2-MiB aligned and in huge pages where there are
+                  // any
   bool recycled;  // its pages exist
 };
 Block allocate(std::size_t bytes) noexcept;

@@ -9,8 +9,8 @@
 
 namespace normkit {
 
-// `count` values that are not set yet. Larger ones come from the pool: the general allocator may give such memory back to
-// the system at every call, which stops the threads that use its pages.
+// `count` values that are not set yet. Larger ones come from the pool: the general allocator may give such memory back
+// to the system at every call, which stops the threads that use its pages.
 template <class V>
 class Scratch {
   static_assert(std::is_trivially_destructible_v<V>);

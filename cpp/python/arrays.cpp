@@ -36,7 +36,8 @@ py::dtype dtype_of(Scalar scalar) { return scalar == Scalar::f32 ? py::dtype::of
 Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
 
 bool has_shape(const py::array& array, const Shape& shape) {
-  return static_cast<std::size_t>(array.ndim()) == shape.size() && std::equal(shape.begin(), shape.end(), array.shape());
+  return static_cast<std::size_t>(array.ndim()) == shape.size() &&
+         std::equal(shape.begin(), shape.end(), array.shape());
 }
 
 Scalar scalar_of(const py::array& array) { return array.dtype().num() == npy_float ? Scalar::f32 : Scalar::f64; }

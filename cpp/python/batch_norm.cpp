@@ -142,9 +142,16 @@ py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, 
   const int threads = threads_for(bytes, checked_threads(op, given.num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const BatchNormForward<T> args{data<T>(view.array()),  writable<T>(output.array), optional_data<T>(weight),
-                                   optional_data<T>(bias), mean.data(), rstd.data(),
-                                   var.data(),     view.shape(),        eps, output.resident};
+    const BatchNormForward<T> args{data<T>(view.array()),
+                                   writable<T>(output.array),
+                                   optional_data<T>(weight),
+                                   optional_data<T>(bias),
+                                   mean.data(),
+                                   rstd.data(),
+                                   var.data(),
+                                   view.shape(),
+                                   eps,
+                                   output.resident};
     without_gil(bytes, [&] { run(args, threads); });
   });
   const py::object result = ChannelView::finish(target, output.array);
@@ -219,7 +226,8 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
     using T = decltype(type);
     const BatchNormBackward<T> args{data<T>(upstream),        data<T>(view.array()), writable<T>(output.array),
                                     optional_data<T>(weight), mean.data(),           rstd.data(),
-                                    writable<T>(dweight),     writable<T>(dbias),    view.shape(), output.resident};
+                                    writable<T>(dweight),     writable<T>(dbias),    view.shape(),
+                                    output.resident};
     without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });
   });
   const py::object dx = ChannelView::finish(target, output.array);

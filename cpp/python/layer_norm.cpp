@@ -34,7 +34,8 @@ class RowView {
   py::array matrix(const py::array& array) const { return contiguous(transposed(array)); }
 
   // Memory for a result; `finish` makes it the array to return.
-  Destination result_matrix(const py::object& out, Scalar scalar, std::initializer_list<const py::array*> inputs) const {
+  Destination result_matrix(const py::object& out, Scalar scalar,
+                            std::initializer_list<const py::array*> inputs) const {
     if (!out.is_none()) {
       const py::array view = transposed(py::reinterpret_borrow<py::array>(out));
       if (is_c_contiguous(view) && is_aligned(view)) return {view, is_none_of(view, inputs)};
@@ -140,8 +141,14 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const LayerNormBackward<T> args{data<T>(upstream), data<T>(input), writable<T>(output.array), optional_data<T>(weight),
-                                    mean.data(),       rstd.data(),    view.cols(), output.resident};
+    const LayerNormBackward<T> args{data<T>(upstream),
+                                    data<T>(input),
+                                    writable<T>(output.array),
+                                    optional_data<T>(weight),
+                                    mean.data(),
+                                    rstd.data(),
+                                    view.cols(),
+                                    output.resident};
     T *dw = writable<T>(dweight), *db = writable<T>(dbias);
     without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
   });

@@ -7,8 +7,8 @@
 
 namespace normkit::python {
 
-// While it lives, the arrays that this thread makes take their memory from the pool and give it back there when they end:
-// an array owns its memory as any other does. Small ones are left to NumPy.
+// While it lives, the arrays that this thread makes take their memory from the pool and give it back there when they
+// end: an array owns its memory as any other does. Small ones are left to NumPy.
 class PoolScope {
  public:
   explicit PoolScope(std::size_t bytes);

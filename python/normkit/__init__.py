@@ -7,7 +7,7 @@ does not import it.
 
 from normkit import isa, reference
 from normkit._core import __version__
-from normkit.config import get_num_threads, set_num_threads, show_config
+from normkit.config import empty_cache, get_num_threads, set_num_threads, show_config
 from normkit.ops import batch_norm, batch_norm_backward, layer_norm, layer_norm_backward
 from normkit.stats import Moments, NormGradients, RunningStats
 
@@ -18,6 +18,7 @@ __all__ = [
     "__version__",
     "batch_norm",
     "batch_norm_backward",
+    "empty_cache",
     "get_num_threads",
     "isa",
     "layer_norm",

@@ -10,7 +10,7 @@ import numpy as np
 
 from normkit import _core
 
-__all__ = ["get_num_threads", "set_num_threads", "show_config"]
+__all__ = ["empty_cache", "get_num_threads", "set_num_threads", "show_config"]
 
 
 def set_num_threads(num_threads: int | None) -> None:
@@ -33,6 +33,17 @@ def get_num_threads() -> int:
     return _core.get_num_threads()
 
 
+def empty_cache() -> None:
+    """Give the memory of results that no longer exist back to the system.
+
+    Results of 64 KiB and more take their memory from a pool and give it back there when they end, because
+    the first touch of fresh memory takes longer than the arithmetic. What the pool holds is at most an
+    eighth of the machine's memory; the environment variable NORMKIT_POOL sets another bound (bytes, or
+    512M, 2G), and NORMKIT_POOL=0 turns the pool off. Arrays that still exist are not touched.
+    """
+    _core.empty_cache()
+
+
 def show_config() -> dict[str, object]:
     """Return the build and the machine as a dictionary: version, compiler, ISAs, threads, caches."""
     built = dict(_core.build_config())
@@ -47,7 +58,7 @@ def show_config() -> dict[str, object]:
         "platform": platform.platform(),
         "environment": {
             name: os.environ[name]
-            for name in ("NORMKIT_ISA", "NORMKIT_NUM_THREADS", "OMP_NUM_THREADS")
+            for name in ("NORMKIT_ISA", "NORMKIT_NUM_THREADS", "NORMKIT_POOL", "OMP_NUM_THREADS")
             if name in os.environ
         },
     }
