@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import grid, inputs, measure
-from bench.contenders import Absent, Call, Contender
+from bench.contenders import AbsentError, Call, Contender
 from bench.contenders.roofline import Roofline, traffic
 
 LARGE_MIB = 64.0
@@ -75,7 +75,7 @@ def contenders(peers: list[str], threads: int) -> tuple[list[Contender], dict[st
         for name, make in makers[peer]:
             try:
                 found.append(make())
-            except Absent as reason:
+            except AbsentError as reason:
                 absent[name] = str(reason)
     return found, absent
 
@@ -200,7 +200,7 @@ def bandwidth(threads: int, rounds: int) -> list[dict[str, Any]]:
             "copy": Roofline("copy", 1, threads, streams=False),
             "streaming copy": Roofline("stream", 1, threads),
         }
-    except Absent as reason:
+    except AbsentError as reason:
         print(f"without the speed of memory: {reason}")
         return []
     found = []

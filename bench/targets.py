@@ -67,16 +67,16 @@ def share_of_memory(record: Record) -> float | None:
 
 def rows(records: list[Record]) -> list[Row]:
     everyone = ("torch", *ONEDNN)
-    out = lambda r: against(r, "normkit out=", everyone)  # noqa: E731
-    fresh = lambda r: against(r, "normkit", ("torch",))  # noqa: E731
-    avx2 = lambda r: against(r, "normkit avx2", everyone)  # noqa: E731
-    two = lambda r: (  # noqa: E731
+    out = lambda r: against(r, "normkit out=", everyone)
+    fresh = lambda r: against(r, "normkit", ("torch",))
+    avx2 = lambda r: against(r, "normkit avx2", everyone)
+    two = lambda r: (
         ratio(r["seconds"]["normkit 1 thread"], r["seconds"]["normkit out="])
         if "normkit 1 thread" in r["seconds"]
         else None
     )
-    forward = lambda c, r: c.direction != "bwd"  # noqa: E731
-    backward = lambda c, r: c.direction == "bwd"  # noqa: E731
+    forward = lambda c, r: c.direction != "bwd"
+    backward = lambda c, r: c.direction == "bwd"
 
     def cached(op: str, layouts: tuple[str, ...], *directions: str) -> Callable[[Case, Record], bool]:
         return lambda c, r: (
@@ -87,9 +87,9 @@ def rows(records: list[Record]) -> list[Row]:
         return lambda c, r: c.op == op and c.shape == (32, 64) and c.direction == direction
 
     by_columns = ("nc", "nhwc")
-    large_8 = lambda c, r: c.direction != "bwd" and not (c.layout in by_columns and c.direction == "fwd")  # noqa: E731
-    large_12 = lambda c, r: c.direction == "bwd" and c.layout not in by_columns  # noqa: E731
-    large_columns = lambda c, r: c.layout in by_columns and c.direction != "inf"  # noqa: E731
+    large_8 = lambda c, r: c.direction != "bwd" and not (c.layout in by_columns and c.direction == "fwd")
+    large_12 = lambda c, r: c.direction == "bwd" and c.layout not in by_columns
+    large_columns = lambda c, r: c.layout in by_columns and c.direction != "inf"
     return [
         _row("1", "out=, the better of torch and oneDNN, each case", 1.0, records, out, each=True),
         _row("1", "the same, forward, geometric mean", 2.0, records, out, forward),

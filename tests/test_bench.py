@@ -13,11 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import grid, inputs, measure, report, targets  # noqa: E402
-from bench.__main__ import parser  # noqa: E402
-from bench.contenders import Call  # noqa: E402
-from bench.contenders.ours import Ours  # noqa: E402
-from bench.speed import chosen, run_case  # noqa: E402
+from bench import grid, inputs, measure, report, targets
+from bench.__main__ import parser
+from bench.contenders import Call
+from bench.contenders.ours import Ours
+from bench.speed import chosen, run_case
 
 
 def test_the_grid_has_every_operation_in_every_layout() -> None:
@@ -103,7 +103,7 @@ def document() -> dict[str, Any]:
             "cache_bytes": [1 << 20, 1 << 25],
             "python": "3",
             "system": "S",
-        },  # fmt: skip
+        },
         "threads": 2,
         "rounds": 5,
         "date": "2026-01-01",

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bounds import batch_norm_errors, layer_norm_errors
 
 import normkit as nk
+from bounds import batch_norm_errors, layer_norm_errors
 
 SECOND, LAST = nk.show_config()["cache_bytes"]
 # Float32 elements of an array that is written past the caches.

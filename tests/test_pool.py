@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from subprocesses import output_of, run_python
 
 import normkit as nk
 from normkit import _core
+from subprocesses import output_of, run_python
 
 ROWS, COLS = 3000, 256  # 3 MB
 

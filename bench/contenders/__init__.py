@@ -28,7 +28,7 @@ class Contender(Protocol):
     def prepare(self, inputs: Inputs) -> Call: ...
 
 
-class Absent(Exception):
+class AbsentError(Exception):
     """The contender is not here; the text says why and how to get it."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contenders import Absent, Call
+from bench.contenders import AbsentError, Call
 from bench.grid import Case
 from bench.inputs import EPS, Inputs
 
@@ -18,7 +18,7 @@ class Jax:
         try:
             import jax
         except ImportError:
-            raise Absent("jax is not installed: pip install --group bench") from None
+            raise AbsentError("jax is not installed: pip install --group bench") from None
         self.jax = jax
         self.version = jax.__version__
 

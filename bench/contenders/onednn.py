@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contenders import Absent, Call
+from bench.contenders import AbsentError, Call
 from bench.contenders.native import compiled
 from bench.grid import Case
 from bench.inputs import EPS, Inputs
@@ -48,7 +48,7 @@ class OneDnn:
         if package:
             header, library = _located("onednn-devel", "dnnl.hpp"), _located("onednn", "libdnnl.so")
             if header is None or library is None:
-                raise Absent("onednn-devel is not installed: pip install --group bench")
+                raise AbsentError("onednn-devel is not installed: pip install --group bench")
             # The headers of the package lie in include/ and include/oneapi/dnnl/; the former forward to the latter.
             include = header.parent if header.parent.name == "include" else header.parents[2]
             options = [f"-I{include}", f"-L{library.parent}", f"-Wl,-rpath,{library.parent}", "-ldnnl"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.contenders import Absent, Call, repeated
+from bench.contenders import AbsentError, Call, repeated
 from bench.grid import Case
 from bench.inputs import EPS, Inputs
 
@@ -16,7 +16,7 @@ class Torch:
         try:
             import torch
         except ImportError:
-            raise Absent("torch is not installed: pip install --group bench") from None
+            raise AbsentError("torch is not installed: pip install --group bench") from None
         self.torch = torch
         self.version = torch.__version__
         torch.set_num_threads(threads)

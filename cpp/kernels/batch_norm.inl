@@ -70,9 +70,11 @@ NORMKIT_INLINE void each_rows_of(Block block, F&& body) {
   for (; r + together <= block.rows; r += together) body(Constant<together>{}, r * block.stride);
   for (; r < block.rows; ++r) body(Constant<1>{}, r * block.stride);
 }
-template <class T, class F>
+template <bool stream, class T, class F>
 NORMKIT_INLINE void each_rows(Block block, F&& body) {
-  if (block.stride * static_cast<Index>(sizeof(T)) % 4096 == 0)
+  if constexpr (stream)  // memory takes one row at a time the fastest
+    each_rows_of<1>(block, body);
+  else if (block.stride * static_cast<Index>(sizeof(T)) % 4096 == 0)
     each_rows_of<2>(block, body);
   else
     each_rows_of<4>(block, body);
@@ -81,7 +83,7 @@ NORMKIT_INLINE void each_rows(Block block, F&& body) {
 template <class T>
 void column_affine(const T* x, T* y, Block block, AffineColumns<T> affine, bool stream) {
   with_stores(stream, [&](auto streams) {
-    each_rows<T>(block, [&](auto rows, Index offset) {
+    each_rows<streams.value, T>(block, [&](auto rows, Index offset) {
       const T* from = x + offset;
       T* to = y + offset;
       each_vector<T>(block.cols, [&](Index i, auto n) {
@@ -100,7 +102,7 @@ void column_affine(const T* x, T* y, Block block, AffineColumns<T> affine, bool 
 template <class T>
 void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine, bool stream) {
   with_stores(stream, [&](auto streams) {
-    each_rows<T>(block, [&](auto rows, Index offset) {
+    each_rows<streams.value, T>(block, [&](auto rows, Index offset) {
       const T *dy_rows = dy + offset, *x_rows = x + offset;
       T* to = dx + offset;
       each_vector<T>(block.cols, [&](Index i, auto n) {

@@ -49,7 +49,7 @@ template <class T>
 using Mask = typename VecOf<T>::mask;
 using HalfFloats = VecOf<float>::half;  // as many floats as Vec<double> has lanes
 
-// How much of a vector a loop body works on: all lanes, or the first n (0 < n < lanes).
+// How much of a vector a loop body works on: all lanes, or the first n (0 < n <= lanes).
 struct Full {};
 struct Part {
   Index n;
@@ -121,6 +121,7 @@ NORMKIT_INLINE HalfFloats load_half(const float* p, Part part) {
 }
 // Piece by piece: masked stores of AVX are microcode on some processors, ten times as slow.
 NORMKIT_INLINE void store(float* p, Vec<float> v, Part part) {
+  if (part.n == lanes<float>) return store(p, v, Full{});
   __m128 rest = _mm256_castps256_ps128(v);
   if (part.n & 4) {
     _mm_storeu_ps(p, rest);
@@ -135,6 +136,7 @@ NORMKIT_INLINE void store(float* p, Vec<float> v, Part part) {
   if (part.n & 1) _mm_store_ss(p, rest);
 }
 NORMKIT_INLINE void store(double* p, Vec<double> v, Part part) {
+  if (part.n == lanes<double>) return store(p, v, Full{});
   __m128d rest = _mm256_castpd256_pd128(v);
   if (part.n & 2) {
     _mm_storeu_pd(p, rest);

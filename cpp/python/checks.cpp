@@ -64,12 +64,13 @@ py::array_t<double> checked_moments(const Operation& op, const char* name, const
   if (object.is_none()) op.type_error(std::string(name) + " must be an array of numbers, got None");
   const py::array given =
       py::isinstance<py::array>(object) ? as_array(op, name, object) : py::array(numpy("asarray")(object));
-  if (std::string("fiu").find(given.dtype().kind()) == std::string::npos)
+  const bool is_double = is_native_float(given.dtype()) && scalar_of(given) == Scalar::f64;
+  if (!is_double && std::string("fiu").find(given.dtype().kind()) == std::string::npos)
     op.type_error(std::string(name) + " must be an array of real numbers, got " + std::string(py::str(given.dtype())));
   if (!has_shape(given, shape))
     op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(given)) +
                    "; pass the moments that the forward pass returned for this x and axis");
-  if (is_native_float(given.dtype()) && scalar_of(given) == Scalar::f64) return contiguous(given);
+  if (is_double) return contiguous(given);
   return contiguous(given.attr("astype")("float64"));
 }
 

@@ -144,8 +144,8 @@ def layer_norm_backward(
     TypeError, ValueError
         As for `layer_norm`.
     """
-    return NormGradients(
-        *_core.layer_norm_backward(dy, x, moments[0], moments[1], weight, axis, out, num_threads)
+    return NormGradients._make(
+        _core.layer_norm_backward(dy, x, moments[0], moments[1], weight, axis, out, num_threads)
     )
 
 
@@ -319,6 +319,6 @@ def batch_norm_backward(
     TypeError, ValueError
         As for `batch_norm`.
     """
-    return NormGradients(
-        *_core.batch_norm_backward(dy, x, moments[0], moments[1], weight, training, axis, out, num_threads)
+    return NormGradients._make(
+        _core.batch_norm_backward(dy, x, moments[0], moments[1], weight, training, axis, out, num_threads)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,5 @@ def run(arguments: argparse.Namespace) -> int:
             "the benchmark is part of the source tree, and there is no bench/ here; run normkit bench in a checkout"
         )
     sys.path.insert(0, str(Path.cwd()))
-    from bench.__main__ import main
-
-    main(arguments.words)
+    importlib.import_module("bench.__main__").main(arguments.words)
     return 0
