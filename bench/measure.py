@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.contenders import Call
 
 SAMPLE = 2e-3  # seconds that a sample lasts at least
@@ -52,6 +55,18 @@ def sample(call: Call, times: int) -> float:
     return (time.perf_counter() - start) / times
 
 
+def cold_sample(call: Call, times: int, others: NDArray[np.uint8]) -> float:
+    """The same, with other data in the caches before every execution."""
+    quiet()
+    seconds = 0.0
+    for _ in range(times):
+        others += 1
+        start = time.perf_counter()
+        call.run(1)
+        seconds += time.perf_counter() - start
+    return seconds / times
+
+
 def calls_for(call: Call) -> int:
     call.run(1)
     start = time.perf_counter()
@@ -60,18 +75,22 @@ def calls_for(call: Call) -> int:
     return max(1, min(MOST_CALLS, round(SAMPLE / max(once, 1e-7))))
 
 
-def interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
+def interleaved(calls: Mapping[str, Call], rounds: int, *, cold: bool = False) -> dict[str, list[float]]:
     """Seconds per execution of every contender in every round. The order turns, so that none always follows another."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     if not calls:
         return seconds
+    others = np.zeros(128 << 20 if cold else 0, np.uint8)  # more than a last-level cache
     with no_garbage_collection():
         times = {name: calls_for(call) for name, call in calls.items()}
         names = list(calls)
         for turn in range(rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                seconds[name].append(sample(calls[name], times[name]))
+                if cold:
+                    seconds[name].append(cold_sample(calls[name], min(5, times[name]), others))
+                else:
+                    seconds[name].append(sample(calls[name], times[name]))
     return seconds
 
 

@@ -138,7 +138,7 @@ def to_page(document: dict[str, Any], page: Path) -> None:
         (
             f"Machine: {machine['processor']}, {machine['cores']} cores, second-level cache {second}, last-level cache {last}, "
             f"{machine['isa']}; {machine['system']}, Python {machine['python']}. Date {document['date']}, {document['threads']} threads, "
-            f"{document['rounds']} rounds, {document['minutes']:.0f} minutes. Peers: {versions}.{absent}"
+            f"{document['rounds']} rounds, {document['minutes']:.0f} minutes{', caches emptied before every execution' if document.get('cold') else ''}. Peers: {versions}.{absent}"
         ),
         METHOD,
         "## Targets",

@@ -19,7 +19,7 @@ from bench.contenders import AbsentError, Call, Contender
 from bench.contenders.roofline import Roofline, traffic
 
 LARGE_MIB = 64.0
-PEERS = ("torch", "onednn", "jax")
+PEERS = ("torch", "onednn", "jax", "numpy", "compile")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers", default="torch,onednn", help=f"of {', '.join(PEERS)}; default: %(default)s"
     )
+    parser.add_argument("--cold", action="store_true", help="empty the caches before every execution")
     parser.add_argument("--rounds", type=int, help="default: 9, or 5 with --quick")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="default: %(default)s")
 
@@ -59,6 +60,7 @@ def contenders(peers: list[str], threads: int) -> tuple[list[Contender], dict[st
     from bench.contenders.jax_jit import Jax
     from bench.contenders.onednn import OneDnn
     from bench.contenders.ours import Ours
+    from bench.contenders.plain_numpy import NumPy
     from bench.contenders.torch_eager import Torch
 
     makers: dict[str, list[tuple[str, Callable[[], Contender]]]] = {
@@ -68,6 +70,8 @@ def contenders(peers: list[str], threads: int) -> tuple[list[Contender], dict[st
             ("oneDNN OpenMP", lambda: OneDnn("oneDNN OpenMP", package=False)),
         ],
         "jax": [("jax", Jax)],
+        "numpy": [("numpy", NumPy)],
+        "compile": [("torch.compile", lambda: Torch(threads, compiles=True))],
     }
     found: list[Contender] = [Ours("normkit out="), Ours("normkit", fresh=True)]
     absent: dict[str, str] = {}
@@ -95,7 +99,9 @@ def extras(case: grid.Case, threads: int) -> list[Contender]:
     return more
 
 
-def run_case(case: grid.Case, everyone: list[Contender], rounds: int) -> dict[str, Any]:
+def run_case(
+    case: grid.Case, everyone: list[Contender], rounds: int, *, cold: bool = False
+) -> dict[str, Any]:
     """Times and notes of one case, as the JSON file has them."""
     data = inputs.make(case)
     calls: dict[str, Call] = {}
@@ -124,7 +130,7 @@ def run_case(case: grid.Case, everyone: list[Contender], rounds: int) -> dict[st
         record["notes"][contender.name] = call.note
         calls[contender.name] = call
         del results
-    record["seconds"] = measure.interleaved(calls, rounds)
+    record["seconds"] = measure.interleaved(calls, rounds, cold=cold)
     return record
 
 
@@ -180,13 +186,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(),
         "threads": arguments.threads,
         "rounds": rounds,
+        "cold": arguments.cold,
         "date": time.strftime("%Y-%m-%d"),
         "versions": {contender.name: contender.version for contender in everyone},
         "absent": absent,
         "cases": [],
     }
     for case in _progress(cases):
-        document["cases"].append(run_case(case, everyone + extras(case, arguments.threads), rounds))
+        document["cases"].append(
+            run_case(case, everyone + extras(case, arguments.threads), rounds, cold=arguments.cold)
+        )
     document["bandwidth"] = bandwidth(arguments.threads, rounds)
     document["minutes"] = (time.monotonic() - began) / 60
     arguments.json.write_text(json.dumps(document, indent=1))

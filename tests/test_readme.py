@@ -41,7 +41,7 @@ def test_commands(tmp_path, monkeypatch, capsys):
     )
     np.savetxt("new.csv", pixels[new].reshape(10, -1), fmt="%d", delimiter=",")
 
-    (commands,) = blocks("sh", README.partition("## Command line")[2])
+    (commands,) = blocks("sh", README.partition("## Command line")[2].partition("## Benchmark")[0])
     for command in commands.splitlines():
         program, *arguments = shlex.split(command)
         assert program == "normkit"

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.contenders import AbsentError, Call
+from bench.contenders import AbsentError, Call, formula
 from bench.grid import Case
-from bench.inputs import EPS, Inputs
+from bench.inputs import Inputs
 
 
 class Jax:
@@ -26,34 +26,9 @@ class Jax:
         return True
 
     def prepare(self, inputs: Inputs) -> Call:
-        jax, case = self.jax, inputs.case
-        jnp = jax.numpy
-        axes = (1,) if case.op == "ln" else tuple(i for i in range(inputs.x.ndim) if i != case.axis)
-        others = (0,) if case.op == "ln" else axes
-        shape = [1] * inputs.x.ndim
-        shape[1 if case.op == "ln" else case.axis] = -1
-        mean = np.expand_dims(inputs.mean, axes).astype(np.float32)
-        rstd = np.expand_dims(inputs.rstd, axes).astype(np.float32)
-
-        def forward(x: Any, w: Any, b: Any) -> Any:
-            m = jnp.mean(x, axes, keepdims=True)
-            v = jnp.mean(jnp.square(x - m), axes, keepdims=True)
-            return (x - m) * jax.lax.rsqrt(v + EPS) * w.reshape(shape) + b.reshape(shape)
-
-        def inference(x: Any, w: Any, b: Any) -> Any:
-            return (x - mean) * rstd * w.reshape(shape) + b.reshape(shape)
-
-        def backward(dy: Any, x: Any, w: Any) -> Any:
-            x_hat = (x - mean) * rstd
-            g = dy * w.reshape(shape)
-            mean_g, mean_gx = jnp.mean(g, axes, keepdims=True), jnp.mean(g * x_hat, axes, keepdims=True)
-            return rstd * (g - mean_g - x_hat * mean_gx), jnp.sum(dy * x_hat, others), jnp.sum(dy, others)
-
-        x, dy, w, b = map(jax.device_put, (inputs.x, inputs.dy, inputs.weight, inputs.bias))
-        if case.direction == "bwd":
-            compiled, arguments = jax.jit(backward), (dy, x, w)
-        else:
-            compiled, arguments = jax.jit(forward if case.direction == "fwd" else inference), (x, w, b)
+        jax = self.jax
+        function, arrays = formula.of(inputs, jax.numpy)
+        compiled, arguments = jax.jit(function), tuple(map(jax.device_put, arrays))
 
         def run(times: int) -> None:
             for _ in range(times):

@@ -1,4 +1,4 @@
-"""PyTorch, eager: a fresh result each time, which is how it is used (layer norm has no out=)."""
+"""PyTorch, eager or compiled: a fresh result each time, which is how it is used (layer norm has no out=)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from bench.inputs import EPS, Inputs
 
 
 class Torch:
-    name = "torch"
-
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, compiles: bool = False) -> None:
+        self.name, self.compiles = "torch.compile" if compiles else "torch", compiles
         try:
             import torch
         except ImportError:
@@ -73,6 +72,8 @@ class Torch:
 
     def _call(self, call: Any, case: Case) -> Call:
         torch = self.torch
+        if self.compiles:
+            call = torch.compile(call, dynamic=False)
 
         def results(result: Any) -> tuple[Any, ...]:
             first, *rest = result if isinstance(result, tuple) else (result,)

@@ -62,11 +62,12 @@ void normalize(const T* x, T* y, const T* weight, const T* bias, Index n, Affine
   normalize_row(x, y, weight, bias, n, affine, stores);
 }
 
-// Up to wide_lanes rows, whose statistics are finished side by side in one vector.
+// Rows whose statistics are finished side by side, as the lanes of vectors.
+constexpr int most_tile_rows = 8;
 template <class T>
 struct RowTile {
   Index first, rows, left_alone;
-  Affine<T> affine[wide_lanes];
+  Affine<T> affine[most_tile_rows];
 
   // What in_range says of a row whose moments are stored already.
   NORMKIT_INLINE void set(Index row, const LayerNormForward<T>& args, Sum mean, double var) {
@@ -77,30 +78,40 @@ struct RowTile {
   }
 };
 
-NORMKIT_INLINE void tile_statistics(const LayerNormForward<float>& args, RowTile<float>& tile) {
+// The rows [first, first + rows) of a tile from the sums of their lanes; rows <= wide_lanes.
+NORMKIT_INLINE void finish_rows(const LayerNormForward<float>& args, RowTile<float>& tile, Index first, Index rows,
+                                const Vec<double> (&sums)[wide_lanes], const Vec<double> (&squares)[wide_lanes]) {
   const double count = static_cast<double>(args.cols);
-  const float* x = args.x + tile.first * args.cols;
-  Vec<double> sums[wide_lanes] = {}, squares[wide_lanes] = {};
-  for (Index r = 0; r < tile.rows; ++r) {
-    WideLanes<float, pair_lanes> row_sums, row_squares;
-    if (args.stream)
-      add_powers<true>(x + r * args.cols, args.cols, row_sums, row_squares, tile.rows * args.cols);
-    else
-      add_powers(x + r * args.cols, args.cols, row_sums, row_squares);
-    sums[r] = row_sums.one_vector().hi;
-    squares[r] = row_squares.one_vector().hi;
-  }
+  const Index row = tile.first + first;
   const Vec<double> sum = lane_sums(sums), mean = sum / count;
   Mask<double> cancels;
   Vec<double> m2 = centred_squares(sum, mean, lane_sums(squares), cancels);
   if (any(cancels))
-    for (Index r = 0; r < tile.rows; ++r)
-      if (cancels[r]) m2[r] = squares_about(x + r * args.cols, {1, 0, args.cols}, {mean[r], 0.0}).hi;
+    for (Index r = 0; r < rows; ++r)
+      if (cancels[r]) m2[r] = squares_about(args.x + (row + r) * args.cols, {1, 0, args.cols}, {mean[r], 0.0}).hi;
   const Vec<double> var = m2 / count, rstd = 1.0 / square_root(var + args.eps);
-  const auto rows = Part{tile.rows};
-  store(args.mean + tile.first, mean, rows);
-  store(args.rstd + tile.first, rstd, rows);
-  for (Index r = 0; r < tile.rows; ++r) tile.set(r, args, {mean[r], 0.0}, var[r]);
+  store(args.mean + row, mean, Part{rows});
+  store(args.rstd + row, rstd, Part{rows});
+  for (Index r = 0; r < rows; ++r) tile.set(first + r, args, {mean[r], 0.0}, var[r]);
+}
+
+NORMKIT_INLINE void tile_statistics(const LayerNormForward<float>& args, RowTile<float>& tile) {
+  constexpr int groups = most_tile_rows / static_cast<int>(wide_lanes);
+  Vec<double> sums[groups][wide_lanes] = {}, squares[groups][wide_lanes] = {};
+  for (Index r = 0; r < tile.rows; ++r) {
+    const float* x = args.x + (tile.first + r) * args.cols;
+    WideLanes<float, pair_lanes> row_sums, row_squares;
+    if (args.stream)
+      add_powers<true>(x, args.cols, row_sums, row_squares, tile.rows * args.cols);
+    else
+      add_powers(x, args.cols, row_sums, row_squares);
+    sums[r / wide_lanes][r % wide_lanes] = row_sums.one_vector().hi;
+    squares[r / wide_lanes][r % wide_lanes] = row_squares.one_vector().hi;
+  }
+  for (Index first = 0; first < tile.rows; first += wide_lanes) {
+    const Index left = tile.rows - first, group = first / wide_lanes;
+    finish_rows(args, tile, first, left < wide_lanes ? left : wide_lanes, sums[group], squares[group]);
+  }
 }
 
 NORMKIT_INLINE void tile_statistics(const LayerNormForward<double>& args, RowTile<double>& tile) {
@@ -142,7 +153,7 @@ template <class T>
 Index layer_norm_rows(const LayerNormForward<T>& args, Index begin, Index end) {
   constexpr Index tile_bytes = 128 * 1024;
   const Index fitting = tile_bytes / static_cast<Index>(sizeof(T)) / args.cols;
-  const Index rows = fitting < rows_at_once ? rows_at_once : fitting < wide_lanes ? fitting : wide_lanes;
+  const Index rows = fitting < rows_at_once ? rows_at_once : fitting < most_tile_rows ? fitting : most_tile_rows;
   Index left_alone = 0;
   for (Index first = begin; first < end; first += rows) {
     RowTile<T> tile;
@@ -191,7 +202,7 @@ GradientSums gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, 
 
 // Rows of the backward pass are taken in tiles that share the loads of weight and of the accumulators of dweight and
 // dbias. Those take in one row after the other, so that no bit depends on the size of a tile.
-constexpr int gradient_rows = static_cast<int>(wide_lanes) / 2;
+constexpr int gradient_rows = vector_bytes == 64 ? 4 : 2;  // as many as there are registers for
 
 template <class T>
 struct GradientTile {
@@ -280,15 +291,21 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight,
   if constexpr (row_sums) {
     const double count = static_cast<double>(cols);
     if constexpr (sizeof(T) == sizeof(float)) {
-      Vec<double> sums[wide_lanes] = {};
+      // Two sums of each row; as many rows as give a vector are finished side by side.
+      constexpr int together = static_cast<int>(wide_lanes) / 2;
 #pragma GCC unroll 4
-      for (int r = 0; r < rows; ++r) {
-        sums[2 * r] = g_sums[r].one_vector().hi;
-        sums[2 * r + 1] = gd_sums[r].one_vector().hi;
+      for (int first_row = 0; first_row < rows; first_row += together) {
+        Vec<double> sums[wide_lanes] = {};
+        for (int r = 0; r < together && first_row + r < rows; ++r) {
+          sums[2 * r] = g_sums[first_row + r].one_vector().hi;
+          sums[2 * r + 1] = gd_sums[first_row + r].one_vector().hi;
+        }
+        const Vec<double> means = lane_sums(sums) / count;
+        for (int r = 0; r < together && first_row + r < rows; ++r) {
+          const int at = begin + first_row + r;
+          set_means(tile.row[at], means[2 * r], means[2 * r + 1] * tile.rstd[at]);
+        }
       }
-      const Vec<double> means = lane_sums(sums) / count;
-      for (int r = 0; r < rows; ++r)
-        set_means(tile.row[begin + r], means[2 * r], means[2 * r + 1] * tile.rstd[begin + r]);
     } else {
       for (int r = 0; r < rows; ++r) {
         const Sum g = g_sums[r].total(), gd = gd_sums[r].total();

@@ -26,9 +26,6 @@ struct Constant {
 };
 
 constexpr Index wide_lanes = lanes<double>;
-template <class T>
-constexpr int wides_per_vector = static_cast<int>(lanes<T> / wide_lanes);
-
 template <class N>
 NORMKIT_INLINE Wide<float> widen(const float* p, N n) {
   return {to_double(load_half(p, n))};
@@ -36,18 +33,6 @@ NORMKIT_INLINE Wide<float> widen(const float* p, N n) {
 template <class N>
 NORMKIT_INLINE Wide<double> widen(const double* p, N n) {
   return {load(p, n), Vec<double>{}};
-}
-
-// The k-th part of a vector: a Vec<float> holds two Wide<float>, a Vec<double> is one Wide<double>.
-template <int k>
-NORMKIT_INLINE Wide<float> widen_part(Vec<float> v) {
-  HalfFloats half;
-  __builtin_memcpy(&half, reinterpret_cast<const char*>(&v) + k * sizeof half, sizeof half);
-  return {to_double(half)};
-}
-template <int k>
-NORMKIT_INLINE Wide<double> widen_part(Vec<double> v) {
-  return {v, Vec<double>{}};
 }
 
 NORMKIT_INLINE Wide<float> keep(Wide<float> a, Full) { return a; }
@@ -173,21 +158,6 @@ template <class T, class N>
 NORMKIT_INLINE void store_planes(double* hi, double* lo, Wide<T> value, N n) {
   store(hi, value.hi, n);
   if constexpr (sizeof(T) == sizeof(double)) store(lo, value.lo, n);
-}
-
-// body(k, n) for the wide parts k of a vector of which n lanes count; k is a Constant.
-template <class T, class N, class F>
-NORMKIT_INLINE void each_part(N n, F&& body) {
-  if constexpr (wides_per_vector<T> == 1) {
-    body(Constant<0>{}, n);
-  } else if constexpr (is_part<N>) {
-    if (n.n < wide_lanes) return body(Constant<0>{}, n);
-    body(Constant<0>{}, Full{});
-    if (n.n > wide_lanes) body(Constant<1>{}, Part{n.n - wide_lanes});
-  } else {
-    body(Constant<0>{}, n);
-    body(Constant<1>{}, n);
-  }
 }
 
 }  // namespace
