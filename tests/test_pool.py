@@ -163,6 +163,18 @@ def test_a_bound_that_is_no_size_is_an_error(text) -> None:
     )
 
 
+def test_a_bad_bound_is_told_where_only_scratch_needs_memory() -> None:
+    code = """
+    import numpy as np, normkit as nk
+    x = np.ones((40, 300), np.float32)
+    nk.layer_norm_backward(x, x, nk.Moments(np.zeros(40), np.ones(40)), out=np.empty_like(x))
+    nk.batch_norm(np.ones((20000, 2), np.float32), out=np.empty((20000, 2), np.float32))
+    nk.batch_norm(np.ones((4, 9000), np.float32), out=np.empty((4, 9000), np.float32))
+    """
+    done = run_python(code, NORMKIT_POOL="much")
+    assert "ValueError: NORMKIT_POOL must be a number of bytes" in done.stderr
+
+
 FORK = """
 import os, threading
 import numpy as np, normkit as nk

@@ -85,7 +85,7 @@ NORMKIT_INLINE void finish_rows(const LayerNormForward<float>& args, RowTile<flo
   const Index row = tile.first + first;
   const Vec<double> sum = lane_sums(sums), mean = sum / count;
   Mask<double> cancels;
-  Vec<double> m2 = centred_squares(sum, mean, lane_sums(squares), cancels);
+  Vec<double> m2 = centred_squares(sum, mean, lane_sums(squares), args.cols / pair_lanes, cancels);
   if (any(cancels))
     for (Index r = 0; r < rows; ++r)
       if (cancels[r]) m2[r] = squares_about(args.x + (row + r) * args.cols, {1, 0, args.cols}, {mean[r], 0.0}).hi;

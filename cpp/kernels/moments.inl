@@ -21,16 +21,18 @@ NORMKIT_INLINE Sum squares_about(const T* x, Runs runs, Sum mean) {
   return squares.total();
 }
 
-// Σ(x − mean)² = Σx² − (Σx)²/n loses the digits that (Σx)²/n has more than the difference. Up to this ratio of the two
-// (mean/σ = 128) and 2^16 elements, what is left is good to 2^-33 or better; beyond it the squares are summed again,
-// centred.
-constexpr double most_cancellation = 0x1p14;
+// Σ(x − mean)² = Σx² − (Σx)²/n loses the digits that (Σx)²/n has more than the difference. `chain` additions in a row
+// leave an error of chain·2^-53 of Σx²; where the ratio of the two terms makes more than 2^-29 of it (mean/σ = 128 for
+// 1024 additions), the squares are summed again, centred.
+NORMKIT_INLINE double most_cancellation(Index chain) {
+  return chain <= 1024 ? 0x1p14 : 0x1p24 / static_cast<double>(chain);
+}
 
 // V: double or a vector of doubles. Returns Σ(x − mean)²; `cancels` where it has to be computed again.
 template <class V, class M>
-NORMKIT_INLINE V centred_squares(V sum, V mean, V squares, M& cancels) {
+NORMKIT_INLINE V centred_squares(V sum, V mean, V squares, Index chain, M& cancels) {
   const V m2 = fma(-sum, mean, squares);
-  cancels = sum * mean > m2 * most_cancellation;
+  cancels = sum * mean > m2 * most_cancellation(chain);
   return m2;
 }
 
@@ -46,7 +48,7 @@ BlockMoments moments(const T* x, Runs runs, Index ahead) {
         add_powers(x + o * runs.stride, runs.inner, sums, squares);
     const double sum = sums.total().hi, mean = sum / count;
     bool cancels;
-    const double m2 = centred_squares(sum, mean, squares.total().hi, cancels);
+    const double m2 = centred_squares(sum, mean, squares.total().hi, runs.outer * runs.inner / pair_lanes, cancels);
     if (!cancels) return {{mean, 0.0}, {m2, 0.0}};
     return {{mean, 0.0}, squares_about(x, runs, {mean, 0.0})};
   } else {
@@ -141,7 +143,7 @@ NORMKIT_INLINE void column_statistics(const float* x, Block block, ColumnMoments
   each_vector<double>(block.cols, [&](Index i, auto n) {
     const Vec<double> sum = load(out.mean + i, n), mean = sum / static_cast<double>(block.rows);
     Mask<double> cancels;
-    Vec<double> m2 = centred_squares(sum, mean, load(out.m2 + i, n), cancels);
+    Vec<double> m2 = centred_squares(sum, mean, load(out.m2 + i, n), block.rows, cancels);
     if (any(cancels)) {
       Vec<double> squares = {};
       for (Index r = 0; r < block.rows; ++r) {

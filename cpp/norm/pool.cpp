@@ -122,7 +122,12 @@ class Pool {
       memory = map(wanted);
     }
     if (memory == nullptr) return {nullptr, false};
-    in_use_.emplace(memory, wanted);
+    try {
+      in_use_.emplace(memory, wanted);
+    } catch (...) {
+      unmap(memory, wanted);
+      throw;
+    }
     in_use_bytes_ += wanted;
     return {memory, false};
   }
@@ -186,13 +191,7 @@ class Pool {
 
 bool enabled() { return Pool::the().limit() > 0; }
 
-Block allocate(std::size_t bytes) noexcept {
-  try {
-    return Pool::the().allocate(bytes);
-  } catch (...) {
-    return {nullptr, false};
-  }
-}
+Block allocate(std::size_t bytes) { return Pool::the().allocate(bytes); }
 
 void release(void* memory) noexcept {
   try {

@@ -12,7 +12,7 @@ namespace normkit::pool {
 // Requests below this are left to the general allocator, which recycles them itself.
 inline constexpr std::size_t smallest = 64 * 1024;
 
-// Whether the pool is on. Throws std::invalid_argument if NORMKIT_POOL is not a size.
+// Whether the pool is on. It and `allocate` throw std::invalid_argument if NORMKIT_POOL is not a size.
 bool enabled();
 
 struct Block {
@@ -20,7 +20,7 @@ struct Block {
                   // any
   bool recycled;  // its pages exist
 };
-Block allocate(std::size_t bytes) noexcept;
+Block allocate(std::size_t bytes);
 void release(void* memory) noexcept;
 std::size_t capacity(void* memory) noexcept;  // of a block in use
 

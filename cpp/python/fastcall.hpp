@@ -60,6 +60,8 @@ PyObject* entry(PyObject*, PyObject* const* given, Py_ssize_t count) noexcept {
     PyErr_SetString(PyExc_ValueError, error.what());
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
+  } catch (...) {
+    PyErr_SetString(PyExc_RuntimeError, "unknown error");
   }
   return nullptr;
 }

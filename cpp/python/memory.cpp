@@ -29,10 +29,15 @@ struct Handler {
 
 thread_local bool last_was_recycled = false;
 
-void* allocate(void*, std::size_t bytes) {
-  const pool::Block block = pool::allocate(bytes);
-  last_was_recycled = block.recycled;
-  return block.memory;
+// NumPy raises MemoryError for null.
+void* allocate(void*, std::size_t bytes) noexcept {
+  try {
+    const pool::Block block = pool::allocate(bytes);
+    last_was_recycled = block.recycled;
+    return block.memory;
+  } catch (...) {
+    return nullptr;
+  }
 }
 void* allocate_zeros(void* context, std::size_t count, std::size_t bytes) {
   if (bytes > 0 && count > SIZE_MAX / bytes) return nullptr;
