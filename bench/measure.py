@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench.contenders import Call
 
 SAMPLE = 2e-3  # seconds that a sample lasts at least
-WARM = 1e-3  # seconds of untimed calls before it
+WARM, WARM_CALLS = 1e-3, 4  # seconds of untimed calls before it, and their least number
 MOST_CALLS = 1000
 LONGEST_WAIT = 2.0
 
@@ -47,6 +47,7 @@ def no_garbage_collection() -> Iterator[None]:
 def sample(call: Call, times: int) -> float:
     """Seconds per execution, after some that wake the contender's own workers."""
     quiet()
+    call.run(WARM_CALLS)
     start = time.perf_counter()
     while time.perf_counter() < start + WARM:
         call.run(1)

@@ -10,7 +10,6 @@
 #include "norm/batch_norm.hpp"
 #include "norm/channels.hpp"
 #include "norm/dispatch.hpp"
-#include "norm/machine.hpp"
 #include "norm/scratch.hpp"
 #include "norm/threads.hpp"
 
@@ -69,61 +68,35 @@ class Matrix {
   Index width_, fold_ = 1, cols_, rows_, rest_, rows_each_, chunks_;
 };
 
-// Channels that are taken at once. All of them, in chunks of rows shared among the threads: memory is read from front
-// to back. Or slabs of channels, each of which a thread does on its own, where all falls out of the cache between the
-// two sweeps and a slab does not. (In cache slabs lose: of rows a power of two apart they use a part of it only, and
-// the processors' prefetching takes lines from the neighbour who writes the next slab.)
-template <class T>
-Index slab_channels(const Matrix<T>& matrix, Index arrays, int threads) {
-  constexpr Index least_bytes = 256;  // of a row: memory is fetched in pieces of a few lines
-  const ChannelShape& shape = matrix.shape();
-  const Index channel_bytes = shape.inner * static_cast<Index>(sizeof(T)),
-              column_bytes = arrays * shape.outer * channel_bytes;
-  if (matrix.fold() > 1 || column_bytes * shape.channels <= caches().last_level) return shape.channels;
-  const Index least = std::max<Index>(1, least_bytes / channel_bytes);
-  const Index fitting = caches().last_level / 4 / threads / column_bytes / least * least;
-  return fitting < least ? shape.channels : std::min(fitting, shape.channels);
-}
-
-// first(channels, chunk), finish(channels), second(channels, chunk).
+// first(chunk), finish(channels), second(chunk): chunks are shared among the threads, channels between the two sweeps.
+// Memory is read from front to back. (Slabs of channels, each a thread's own, would find in the cache at the second
+// sweep what the first has read; they were slower at every size: rows come in pieces that the processor does not
+// foresee.)
 template <class T, class First, class Finish, class Second>
-void sweep_columns(const Team& team, const Matrix<T>& matrix, Index slab, First&& first, Finish&& finish,
-                   Second&& second) {
-  const Index channels = matrix.shape().channels, slabs = (channels + slab - 1) / slab;
-  if (slabs >= team.size && slabs > 1) {
-    const Share mine = team.share(slabs);
-    for (Index s = mine.begin; s < mine.end; ++s) {
-      const Share part{s * slab, std::min(channels, (s + 1) * slab)};
-      for (Index chunk = 0; chunk < matrix.chunks(); ++chunk) first(part, chunk);
-      finish(part);
-      for (Index chunk = matrix.chunks(); chunk-- > 0;) second(part, chunk);
-    }
-  } else {
-    const Share all{0, channels}, mine = team.share(matrix.chunks());
-    for (Index chunk = mine.begin; chunk < mine.end; ++chunk) first(all, chunk);
-    team.barrier();
-    finish(team.share(channels));
-    team.barrier();
-    for (Index chunk = mine.end; chunk-- > mine.begin;) second(all, chunk);
-  }
+void sweep_columns(const Team& team, const Matrix<T>& matrix, First&& first, Finish&& finish, Second&& second) {
+  const Share mine = team.share(matrix.chunks());
+  for (Index chunk = mine.begin; chunk < mine.end; ++chunk) first(chunk);
+  team.barrier();
+  finish(team.share(matrix.shape().channels));
+  team.barrier();
+  for (Index chunk = mine.end; chunk-- > mine.begin;) second(chunk);
 }
 
-// Where the columns of a block start, and its shape; the rest of a folded matrix is one row that comes with the last
+// Where a block of whole rows starts, and its shape; the rest of a folded matrix is one row that comes with the last
 // chunk.
 struct Piece {
-  Index offset, first_col;
+  Index offset;
   Block block;
 };
-template <class T, class F>
-void each_piece(const Matrix<T>& matrix, Share channels, Index chunk, F&& body) {
-  const Index cols = matrix.cols(), first = matrix.fold() > 1 ? 0 : matrix.channel_offset(channels.begin);
-  const Index count = matrix.fold() > 1 ? cols : matrix.channel_offset(channels.end) - first;
-  body(Piece{matrix.first_row(chunk) * cols + first, first, {matrix.rows(chunk), cols, count}});
+template <class T>
+Piece piece_of(const Matrix<T>& matrix, Index chunk) {
+  const Index cols = matrix.cols();
+  return {matrix.first_row(chunk) * cols, {matrix.rows(chunk), cols, cols}};
 }
 template <class T, class F>
 void rest_piece(const Matrix<T>& matrix, F&& body) {
   if (matrix.rest() > 0)
-    body(Piece{matrix.all_rows() * matrix.cols(), 0, {1, matrix.cols(), matrix.rest() * matrix.width()}});
+    body(Piece{matrix.all_rows() * matrix.cols(), {1, matrix.cols(), matrix.rest() * matrix.width()}});
 }
 
 // Planes of doubles for every chunk, and one more set for the rest of a folded matrix.
@@ -154,13 +127,12 @@ class MatrixMoments {
  public:
   MatrixMoments(const Matrix<T>& matrix, bool needed) : matrix_(matrix), planes_(matrix, needed) {}
 
-  void compute(const T* x, Share channels, Index chunk) const {
-    each_piece(matrix_, channels, chunk, [&](const Piece& piece) {
-      kernels<T>().column_moments(x + piece.offset, piece.block, at(chunk, piece.first_col));
-    });
+  void compute(const T* x, Index chunk) const {
+    const Piece piece = piece_of(matrix_, chunk);
+    kernels<T>().column_moments(x + piece.offset, piece.block, at(chunk, 0));
     if (chunk + 1 == matrix_.chunks())
-      rest_piece(matrix_, [&](const Piece& piece) {
-        kernels<T>().column_moments(x + piece.offset, piece.block, at(matrix_.chunks(), 0));
+      rest_piece(matrix_, [&](const Piece& rest) {
+        kernels<T>().column_moments(x + rest.offset, rest.block, at(matrix_.chunks(), 0));
       });
   }
 
@@ -227,13 +199,13 @@ class MatrixGradientSums {
     return {means_[col], means_[matrix_.cols() + col]};
   }
 
-  void compute(const T* dy, const T* x, Share channels, Index chunk) const {
+  void compute(const T* dy, const T* x, Index chunk) const {
     const auto sums = [&](const Piece& piece, Index set) {
-      const double* mean = means_.data() + piece.first_col;
+      const double* mean = means_.data();
       kernels<T>().column_gradient_sums(dy + piece.offset, x + piece.offset, piece.block, {mean, mean + matrix_.cols()},
-                                        at(set, piece.first_col));
+                                        at(set, 0));
     };
-    each_piece(matrix_, channels, chunk, [&](const Piece& piece) { sums(piece, chunk); });
+    sums(piece_of(matrix_, chunk), chunk);
     if (chunk + 1 == matrix_.chunks()) rest_piece(matrix_, [&](const Piece& piece) { sums(piece, matrix_.chunks()); });
   }
 
@@ -311,27 +283,23 @@ class Coefficients {
 
   // body(offset, block, first column, stream) for what a chunk writes to `to`, in blocks whose rows begin at a column.
   template <class F>
-  void each_block(const T* to, bool stream, Share channels, Index chunk, F&& body) const {
-    const bool whole = channels.end - channels.begin == matrix_.shape().channels;
-    if (complete_ && whole) return each_flat_block(to, stream, chunk, body);
+  void each_block(const T* to, bool stream, Index chunk, F&& body) const {
+    if (complete_) return each_flat_block(to, stream, chunk, body);
     const auto part = [&](const Piece& piece) {
-      const Index end = piece.first_col + piece.block.cols;
-      for (Index begin = piece.first_col; begin < end;) {
+      for (Index begin = 0; begin < piece.block.cols;) {
         Index stop = begin;
-        while (stop < end && (complete_ || has_any_[stop])) ++stop;
+        while (stop < piece.block.cols && has_any_[stop]) ++stop;
         if (stop > begin)
-          body(piece.offset + begin - piece.first_col, Block{piece.block.rows, piece.block.stride, stop - begin}, begin,
-               stream && starts_line(to + piece.offset) && matrix_.cols() % line == 0);
+          body(piece.offset + begin, Block{piece.block.rows, piece.block.stride, stop - begin}, begin, false);
         begin = stop + 1;
       }
     };
-    each_piece(matrix_, channels, chunk, part);
+    part(piece_of(matrix_, chunk));
     if (chunk + 1 == matrix_.chunks()) rest_piece(matrix_, part);
   }
 
  private:
   static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
-  static bool starts_line(const T* p) { return reinterpret_cast<std::uintptr_t>(p) % 64 == 0; }
   T* plane(Index which) const { return planes_.data() + which * 2 * matrix_.cols(); }
 
   // The rows of a chunk lie end to end. Streaming stores need them to begin where a line of the cache does, so all
@@ -366,8 +334,8 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
   const Matrix<T> matrix(args.shape);
   const MatrixMoments<T> moments(matrix, training);
   Coefficients<T> coefficients(matrix);
-  const auto statistics = [&](Share channels, Index chunk) {
-    if (training) moments.compute(args.x, channels, chunk);
+  const auto statistics = [&](Index chunk) {
+    if (training) moments.compute(args.x, chunk);
   };
   const auto careful = [&](Index channel) {
     const Index first = matrix.channel_offset(channel);
@@ -393,14 +361,13 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
         careful(channel);
     }
   };
-  const auto apply = [&](Share channels, Index chunk) {
+  const auto apply = [&](Index chunk) {
     coefficients.each_block(
-        args.y, args.stream, channels, chunk, [&](Index offset, const Block& block, Index first_col, bool stream) {
+        args.y, args.stream, chunk, [&](Index offset, const Block& block, Index first_col, bool stream) {
           kernel.column_affine(args.x + offset, args.y + offset, block, coefficients.affine(first_col), stream);
         });
   };
-  const Index slab = training ? slab_channels(matrix, 2, threads) : args.shape.channels;
-  parallel(threads, [&](const Team& team) { sweep_columns(team, matrix, slab, statistics, finish, apply); });
+  parallel(threads, [&](const Team& team) { sweep_columns(team, matrix, statistics, finish, apply); });
 }
 
 template <class T>
@@ -438,9 +405,9 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
     for (Index channel = channels.begin; channel < channels.end; ++channel)
       set(channel, channel_gradient(args, channel, sums.mean(channel), sums.sums(channel)));
   };
-  const auto apply = [&](Share channels, Index chunk) {
+  const auto apply = [&](Index chunk) {
     coefficients.each_block(
-        args.dx, args.stream, channels, chunk, [&](Index offset, const Block& block, Index first_col, bool stream) {
+        args.dx, args.stream, chunk, [&](Index offset, const Block& block, Index first_col, bool stream) {
           const T* dy = args.dy + offset;
           T* dx = args.dx + offset;
           if (training)
@@ -450,17 +417,12 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
         });
   };
   for (Index channel = 0; channel < args.shape.channels; ++channel) sums.set_mean(channel, {args.mean[channel], 0.0});
-  const Index slab = slab_channels(matrix, 3, threads);
   parallel(threads, [&](const Team& team) {
     if (refines && training) {
-      sweep_columns(
-          team, matrix, slab, [&](Share channels, Index chunk) { moments.compute(args.x, channels, chunk); }, refine,
-          [](Share, Index) {});
+      sweep_columns(team, matrix, [&](Index chunk) { moments.compute(args.x, chunk); }, refine, [](Index) {});
       team.barrier();
     }
-    sweep_columns(
-        team, matrix, slab, [&](Share channels, Index chunk) { sums.compute(args.dy, args.x, channels, chunk); },
-        finish, apply);
+    sweep_columns(team, matrix, [&](Index chunk) { sums.compute(args.dy, args.x, chunk); }, finish, apply);
   });
 }
 
