@@ -45,17 +45,17 @@ Caches read_caches() {
 Caches read_caches() { return {0, 0}; }
 #endif
 
+// Read while the library is loaded: a child forked during a first use would wait for ever for its end.
+const Caches sizes = [] {
+  Caches found = read_caches();
+  if (found.second_level <= 0) found.second_level = 1 << 20;
+  if (found.last_level <= 0) found.last_level = 16 << 20;
+  return found;
+}();
+
 }  // namespace
 
-const Caches& caches() {
-  static const Caches sizes = [] {
-    Caches found = read_caches();
-    if (found.second_level <= 0) found.second_level = 1 << 20;
-    if (found.last_level <= 0) found.last_level = 16 << 20;
-    return found;
-  }();
-  return sizes;
-}
+const Caches& caches() { return sizes; }
 
 bool worth_streaming(Index bytes_read, Index bytes_written, Index run_bytes) {
   constexpr Index long_enough = 1024;

@@ -90,18 +90,21 @@ std::size_t limit_from_environment() {
 
 class Pool {
  public:
-  Pool() : limit_(limit_from_environment()) {
+  Pool() {
+    try {
+      limit_ = limit_from_environment();
+    } catch (const std::invalid_argument& error) {  // told when memory is asked for
+      complaint_ = error.what();
+    }
 #if defined(__unix__) || defined(__APPLE__)
     // A child must not find the lock taken by a thread that it does not have.
-    pthread_atfork([] { the().mutex_.lock(); }, [] { the().mutex_.unlock(); }, [] { the().mutex_.unlock(); });
+    pthread_atfork([] { the.mutex_.lock(); }, [] { the.mutex_.unlock(); }, [] { the.mutex_.unlock(); });
 #endif
   }
 
-  // Never destroyed: arrays may outlive everything else.
-  static Pool& the() {
-    static Pool* pool = new Pool;
-    return *pool;
-  }
+  // Made while the library is loaded: a child forked during a first use would wait for ever for its end. Never
+  // destroyed: arrays may outlive everything else.
+  static Pool& the;
 
   Block allocate(std::size_t bytes) {
     const std::size_t wanted = size_class(bytes);
@@ -161,9 +164,12 @@ class Pool {
 
   Usage usage() {
     const std::lock_guard lock(mutex_);
-    return {in_use_bytes_, waiting_bytes_, limit_};
+    return {in_use_bytes_, waiting_bytes_, limit()};
   }
-  std::size_t limit() const { return limit_; }
+  std::size_t limit() const {
+    if (!complaint_.empty()) throw std::invalid_argument(complaint_);
+    return limit_;
+  }
 
  private:
   struct Waiting {
@@ -184,24 +190,27 @@ class Pool {
   std::list<Waiting> waiting_;  // the one that was released last comes first
   std::unordered_map<void*, std::size_t> in_use_;
   std::size_t waiting_bytes_ = 0, in_use_bytes_ = 0;
-  const std::size_t limit_;
+  std::size_t limit_ = 0;
+  std::string complaint_;  // what is wrong with NORMKIT_POOL
 };
+
+Pool& Pool::the = *new Pool;
 
 }  // namespace
 
-bool enabled() { return Pool::the().limit() > 0; }
+bool enabled() { return Pool::the.limit() > 0; }
 
-Block allocate(std::size_t bytes) { return Pool::the().allocate(bytes); }
+Block allocate(std::size_t bytes) { return Pool::the.allocate(bytes); }
 
 void release(void* memory) noexcept {
   try {
-    Pool::the().release(memory);
+    Pool::the.release(memory);
   } catch (...) {  // no memory to remember the block by: it stays where it is
   }
 }
 
-std::size_t capacity(void* memory) noexcept { return Pool::the().capacity(memory); }
-void empty() noexcept { Pool::the().empty(); }
-Usage usage() { return Pool::the().usage(); }
+std::size_t capacity(void* memory) noexcept { return Pool::the.capacity(memory); }
+void empty() noexcept { Pool::the.empty(); }
+Usage usage() { return Pool::the.usage(); }
 
 }  // namespace normkit::pool

@@ -105,6 +105,9 @@ int cgroup_limit() {
   }
   return limit;
 }
+
+// Read while the library is loaded, so that no fork falls into a first use.
+const int cpu_quota = cgroup_limit();
 #endif
 
 }  // namespace
@@ -114,8 +117,7 @@ int usable_cores() {
   cpu_set_t set;  // too small for more than 1024 processors, and then the call fails
   const int cores =
       sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
-  const static int limit = cgroup_limit();
-  return std::max(1, limit > 0 ? std::min(cores, limit) : cores);
+  return std::max(1, cpu_quota > 0 ? std::min(cores, cpu_quota) : cores);
 #elif defined(NORMKIT_THREADS_STD)
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 #else

@@ -66,31 +66,31 @@ struct Api {
   SetHandler set_handler;
 };
 
-const Api& api() {
-  static const Api found = [] {
-    constexpr int set_handler_index = 304;  // PyDataMem_SetHandler in numpy's table of functions, numpy 1.22 and later
-    const py::object table = py::module_::import("numpy._core.multiarray").attr("_ARRAY_API");
-    auto** functions = static_cast<void**>(PyCapsule_GetPointer(table.ptr(), nullptr));
-    PyObject* capsule = PyCapsule_New(&handler, "mem_handler", nullptr);
-    if (functions == nullptr || capsule == nullptr) throw py::error_already_set();
-    return Api{capsule, reinterpret_cast<SetHandler>(functions[set_handler_index])};
-  }();
-  return found;
-}
+Api api = {nullptr, nullptr};
 
 }  // namespace
+
+void register_memory() {
+  constexpr int set_handler_index = 304;  // PyDataMem_SetHandler in numpy's table of functions, numpy 1.22 and later
+  const py::object table = py::module_::import("numpy._core.multiarray").attr("_ARRAY_API");
+  auto** functions = static_cast<void**>(PyCapsule_GetPointer(table.ptr(), nullptr));
+  if (functions == nullptr) throw py::error_already_set();
+  if (api.capsule == nullptr) api.capsule = PyCapsule_New(&handler, "mem_handler", nullptr);
+  if (api.capsule == nullptr) throw py::error_already_set();
+  api.set_handler = reinterpret_cast<SetHandler>(functions[set_handler_index]);
+}
 
 PoolScope::PoolScope(std::size_t bytes) {
   last_was_recycled = false;
   if (bytes < pool::smallest || !pool::enabled()) return;
-  outer_ = api().set_handler(api().capsule);
+  outer_ = api.set_handler(api.capsule);
   if (outer_ == nullptr) throw py::error_already_set();
 }
 
 PoolScope::~PoolScope() {
   if (outer_ == nullptr) return;
   const py::error_scope keep;  // the array may have failed
-  Py_XDECREF(api().set_handler(outer_));
+  Py_XDECREF(api.set_handler(outer_));
   Py_DECREF(outer_);
 }
 

@@ -7,6 +7,9 @@
 
 namespace normkit::python {
 
+// Finds NumPy's function for it; when the module is loaded, so that no fork falls into a first use.
+void register_memory();
+
 // While it lives, the arrays that this thread makes take their memory from the pool and give it back there when they
 // end: an array owns its memory as any other does. Small ones are left to NumPy.
 class PoolScope {
