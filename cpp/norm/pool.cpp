@@ -107,6 +107,7 @@ class Pool {
   static Pool& the;
 
   Block allocate(std::size_t bytes) {
+    limit();  // or what is wrong with it
     const std::size_t wanted = size_class(bytes);
     const std::lock_guard lock(mutex_);
     // The one that came last is the most likely to be in a cache still.
