@@ -98,15 +98,25 @@ NORMKIT_INLINE void finish_rows(const LayerNormForward<float>& args, RowTile<flo
 NORMKIT_INLINE void tile_statistics(const LayerNormForward<float>& args, RowTile<float>& tile) {
   constexpr int groups = most_tile_rows / static_cast<int>(wide_lanes);
   Vec<double> sums[groups][wide_lanes] = {}, squares[groups][wide_lanes] = {};
-  for (Index r = 0; r < tile.rows; ++r) {
-    const float* x = args.x + (tile.first + r) * args.cols;
-    WideLanes<float, pair_lanes> row_sums, row_squares;
+  const float* x = args.x + tile.first * args.cols;
+  const auto put = [&](Index r, const Powers& row) {
+    sums[r / wide_lanes][r % wide_lanes] = row.sums.one_vector().hi;
+    squares[r / wide_lanes][r % wide_lanes] = row.squares.one_vector().hi;
+  };
+  Index r = 0;
+  for (; !args.stream && r + power_runs <= tile.rows; r += power_runs) {
+    Powers rows[power_runs];
+    add_powers<false, power_runs>(x + r * args.cols, args.cols, args.cols, rows, 0);
+#pragma GCC unroll 2
+    for (int k = 0; k < power_runs; ++k) put(r + k, rows[k]);
+  }
+  for (; r < tile.rows; ++r) {
+    Powers row;
     if (args.stream)
-      add_powers<true>(x, args.cols, row_sums, row_squares, tile.rows * args.cols);
+      add_powers<true>(x + r * args.cols, args.cols, row, tile.rows * args.cols);
     else
-      add_powers(x, args.cols, row_sums, row_squares);
-    sums[r / wide_lanes][r % wide_lanes] = row_sums.one_vector().hi;
-    squares[r / wide_lanes][r % wide_lanes] = row_squares.one_vector().hi;
+      add_powers<false>(x + r * args.cols, args.cols, row);
+    put(r, row);
   }
   for (Index first = 0; first < tile.rows; first += wide_lanes) {
     const Index left = tile.rows - first, group = first / wide_lanes;
@@ -202,7 +212,7 @@ GradientSums gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, 
 
 // Rows of the backward pass are taken in tiles that share the loads of weight and of the accumulators of dweight and
 // dbias. Those take in one row after the other, so that no bit depends on the size of a tile.
-constexpr int gradient_rows = vector_bytes == 64 ? 4 : 2;  // as many as there are registers for
+constexpr int gradient_rows = 2;
 
 template <class T>
 struct GradientTile {
@@ -214,25 +224,33 @@ struct GradientTile {
   int rows = 0;
 };
 
-// A row's x − mean, for the sum over the row, and its x̂, for those over the columns: for float data in double, where
-// both are as good as exact; for double data x̂ is that of the result.
+// One row's part in the sums over rows and columns. For float data x̂ is taken in double, where it is as good as exact;
+// for double data it is that of the result.
 template <class T>
-struct WideXHat;
+struct RowTerms;
 template <>
-struct WideXHat<float> {
+struct RowTerms<float> {
   Vec<double> minus_mean, rstd;
   NORMKIT_INLINE void set(const RowGradient<float>&, Sum mean, double row_rstd) {
     minus_mean = broadcast(-mean.hi);
     rstd = broadcast(row_rstd);
   }
-  template <class N>
-  NORMKIT_INLINE Wide<float> at(const float* x, N n, Wide<float>& centred) const {
-    centred = {widen(x, n).hi + minus_mean};
-    return {centred.hi * rstd};
+  // Adds dy and dy·x̂ to the columns' sums, and with row_sums g = dy·w and g·(x − mean) to the row's. The product of dy
+  // and x − mean serves both; additions and multiplications have execution units of their own, and are as many.
+  template <bool has_weight, bool row_sums, class N>
+  NORMKIT_INLINE void add(const float* dy_at, const float* x_at, N n, Wide<float> w, Wide<float>& dw, Wide<float>& db,
+                          Wide<float>& g_sum, Wide<float>& gd_sum) const {
+    const Vec<double> dy = widen(dy_at, n).hi, product = dy * (widen(x_at, n).hi + minus_mean);
+    db.hi = db.hi + dy;
+    dw.hi = fma(product, rstd, dw.hi);
+    if constexpr (row_sums) {
+      g_sum.hi = has_weight ? fma(dy, w.hi, g_sum.hi) : g_sum.hi + dy;
+      gd_sum.hi = has_weight ? fma(product, w.hi, gd_sum.hi) : gd_sum.hi + product;
+    }
   }
 };
 template <>
-struct WideXHat<double> {
+struct RowTerms<double> {
   Wide<double> mean;
   Vec<double> center, rstd, shift;
   NORMKIT_INLINE void set(const RowGradient<double>& row, Sum row_mean, double) {
@@ -241,16 +259,24 @@ struct WideXHat<double> {
     rstd = broadcast(row.rstd);
     shift = broadcast(row.shift);
   }
-  template <class N>
-  NORMKIT_INLINE Wide<double> at(const double* x, N n, Wide<double>& centred) const {
-    centred = widen(x, n) - mean;
-    return {fma(load(x, n) - center, rstd, shift), Vec<double>{}};
+  template <bool has_weight, bool row_sums, class N>
+  NORMKIT_INLINE void add(const double* dy_at, const double* x_at, N n, Wide<double> w, Wide<double>& dw,
+                          Wide<double>& db, Wide<double>& g_sum, Wide<double>& gd_sum) const {
+    const Wide<double> dy = widen(dy_at, n), x = widen(x_at, n);
+    const Wide<double> x_hat = {fma(x.hi - center, rstd, shift), Vec<double>{}};
+    db = db + dy;
+    dw = multiply_add(dy, x_hat, dw);
+    if constexpr (row_sums) {
+      const Wide<double> g = has_weight ? dy * w : dy;
+      g_sum = g_sum + g;
+      gd_sum = multiply_add(g, x - mean, gd_sum);
+    }
   }
 };
 
 // For the rows [begin, begin + rows) of a tile: adds Σ dy·x̂ and Σ dy to the accumulators of the columns [first, first +
 // cols), and with row_sums finds each row's mean of g and of g·x̂.
-template <bool has_weight, bool row_sums, int rows, class T>
+template <bool has_weight, bool row_sums, bool fetches, int rows, class T>
 NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight, Index first, Index cols,
                               double* dweight, double* dbias, Index ahead) {
   WideLanes<T, row_lanes> g_sums[rows], gd_sums[rows];
@@ -258,54 +284,44 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight,
   double* dbias_lo = dbias + (accumulator_planes<T> - 1) * cols;
   // Copies, for all that the compiler knows the accumulators may lie in the tile.
   const T *dy_rows[rows], *x_rows[rows];
-  WideXHat<T> x_hats[rows];
+  RowTerms<T> terms[rows];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
     dy_rows[r] = tile.dy[begin + r] + first;
     x_rows[r] = tile.x[begin + r] + first;
-    x_hats[r].set(tile.row[begin + r], tile.mean[begin + r], tile.rstd[begin + r]);
+    terms[r].set(tile.row[begin + r], tile.mean[begin + r], tile.rstd[begin + r]);
   }
-  each_wide<row_lanes>(cols, [&](Index i, int k, auto n) {
+  each_wide<row_lanes>(cols, [&](Index i, int k, auto n) __attribute__((always_inline)) {
     Wide<T> w{}, dw = load_planes<T>(dweight + i, dweight_lo + i, n), db = load_planes<T>(dbias + i, dbias_lo + i, n);
     if constexpr (has_weight && row_sums) w = widen(weight + first + i, n);
-    if (ahead != 0 && i * static_cast<Index>(sizeof(T)) % 64 == 0)
+    if (fetches && i * static_cast<Index>(sizeof(T)) % 64 == 0)
       for (int r = 0; r < rows; ++r) {
         fetch_half<0>(dy_rows[r] + ahead, i);
         fetch_half<0>(x_rows[r] + ahead, i);
       }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) {
-      Wide<T> centred;
-      const Wide<T> dy = widen(dy_rows[r] + i, n), x_hat = x_hats[r].at(x_rows[r] + i, n, centred);
-      db = db + dy;
-      dw = multiply_add(dy, x_hat, dw);
-      if constexpr (row_sums) {
-        const Wide<T> g = has_weight ? dy * w : dy;
-        g_sums[r].part[k] = g_sums[r].part[k] + g;
-        gd_sums[r].part[k] = multiply_add(g, centred, gd_sums[r].part[k]);
-      }
-    }
+    each_constant<rows>([&](auto r) __attribute__((always_inline)) {
+      terms[r].template add<has_weight, row_sums>(dy_rows[r] + i, x_rows[r] + i, n, w, dw, db, g_sums[r].part[k],
+                                                  gd_sums[r].part[k]);
+    });
     store_planes<T>(dweight + i, dweight_lo + i, dw, n);
     store_planes<T>(dbias + i, dbias_lo + i, db, n);
   });
   if constexpr (row_sums) {
     const double count = static_cast<double>(cols);
     if constexpr (sizeof(T) == sizeof(float)) {
-      // Two sums of each row; as many rows as give a vector are finished side by side.
-      constexpr int together = static_cast<int>(wide_lanes) / 2;
-#pragma GCC unroll 4
-      for (int first_row = 0; first_row < rows; first_row += together) {
-        Vec<double> sums[wide_lanes] = {};
-        for (int r = 0; r < together && first_row + r < rows; ++r) {
-          sums[2 * r] = g_sums[first_row + r].one_vector().hi;
-          sums[2 * r + 1] = gd_sums[first_row + r].one_vector().hi;
-        }
-        const Vec<double> means = lane_sums(sums) / count;
-        for (int r = 0; r < together && first_row + r < rows; ++r) {
-          const int at = begin + first_row + r;
-          set_means(tile.row[at], means[2 * r], means[2 * r + 1] * tile.rstd[at]);
-        }
-      }
+      // Two sums of each row, as many side by side as give a vector.
+      constexpr int width = static_cast<int>(wide_lanes), vectors = (2 * rows + width - 1) / width;
+      Vec<double> sums[vectors][wide_lanes] = {}, means[vectors];
+      each_constant<rows>([&](auto r) {
+        sums[2 * r / width][2 * r % width] = g_sums[r].one_vector().hi;
+        sums[2 * r / width][2 * r % width + 1] = gd_sums[r].one_vector().hi;
+      });
+      each_constant<vectors>([&](auto k) { means[k] = lane_sums(sums[k]) / count; });
+      each_constant<rows>([&](auto r) {
+        const int at = begin + r;
+        set_means(tile.row[at], means[2 * r / width][2 * r % width],
+                  means[2 * r / width][2 * r % width + 1] * tile.rstd[at]);
+      });
     } else {
       for (int r = 0; r < rows; ++r) {
         const Sum g = g_sums[r].total(), gd = gd_sums[r].total();
@@ -315,7 +331,7 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight,
   }
 }
 
-// Row by row: rows a power of two apart would drive each other out of the first-level cache.
+// Row by row: two at once were no faster, and rows a power of two apart drive each other out of the first-level cache.
 template <bool has_weight, bool stream, class T>
 NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T* weight, Index first, Index cols,
                                      Index ahead) {
@@ -336,29 +352,24 @@ NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T
   });
 }
 
-template <bool has_weight, bool row_sums, class T>
+template <bool has_weight, bool row_sums, bool stream, class T>
 NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const T* weight, Index first, Index cols, double* dweight,
-                               double* dbias, Stores stores) {
-  const Index ahead = stores.stream ? stores.ahead : 0;
+                               double* dbias, Index ahead) {
   if (tile.rows == gradient_rows)
-    tile_sums<has_weight, row_sums, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias, ahead);
+    tile_sums<has_weight, row_sums, stream, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias, ahead);
   else
     for (int r = 0; r < tile.rows; ++r)
-      tile_sums<has_weight, row_sums, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
-  for (int r = 0; r < tile.rows; ++r)
-    if (stores.stream)
-      gradients_of_row<has_weight, true>(tile, r, weight, first, cols, stores.ahead);
-    else
-      gradients_of_row<has_weight, false>(tile, r, weight, first, cols, 0);
+      tile_sums<has_weight, row_sums, stream, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
+  for (int r = 0; r < tile.rows; ++r) gradients_of_row<has_weight, stream>(tile, r, weight, first, cols, ahead);
 }
 
 // Passes on the rows [begin, end) whose rstd is in range, tile by tile; prepare(tile, r) completes the row that was
 // added.
-template <bool row_sums, class T, class P>
+template <bool has_weight, bool row_sums, bool stream, class T, class P>
 NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                double* dweight, double* dbias, P&& prepare) {
   // What is read next: the rows of the next tile, or further columns of these.
-  const Stores stores{args.stream, row_sums ? gradient_rows * args.cols : cols};
+  const Index ahead = row_sums ? gradient_rows * args.cols : cols;
   Index left_alone = 0;
   GradientTile<T> tile;
   for (Index r = begin; r < end; ++r) {
@@ -374,14 +385,19 @@ NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, In
       ++tile.rows;
     }
     if (tile.rows == gradient_rows || (r + 1 == end && tile.rows > 0)) {
-      if (args.weight)
-        whole_tile<true, row_sums>(tile, args.weight, first, cols, dweight, dbias, stores);
-      else
-        whole_tile<false, row_sums>(tile, args.weight, first, cols, dweight, dbias, stores);
+      whole_tile<has_weight, row_sums, stream>(tile, args.weight, first, cols, dweight, dbias, ahead);
       tile.rows = 0;
     }
   }
   return left_alone;
+}
+template <bool row_sums, class T, class... Rest>
+NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Rest&&... rest) {
+  if (args.stream)
+    return args.weight ? each_tile<true, row_sums, true>(args, rest...)
+                       : each_tile<false, row_sums, true>(args, rest...);
+  return args.weight ? each_tile<true, row_sums, false>(args, rest...)
+                     : each_tile<false, row_sums, false>(args, rest...);
 }
 
 template <class T>

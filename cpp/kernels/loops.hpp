@@ -10,6 +10,16 @@
 
 namespace {
 
+// body(Constant<0>{}), ..., body(Constant<count - 1>{}): unrolled before the compiler decides what stays in registers,
+// which an annotated loop is not.
+template <int count, int i = 0, class F>
+NORMKIT_INLINE void each_constant(F&& body) {
+  if constexpr (i < count) {
+    body(Constant<i>{});
+    each_constant<count, i + 1>(body);
+  }
+}
+
 // body(i, n) for whole vectors with n = Full, then for what remains with n = Part.
 template <class T, class F>
 NORMKIT_INLINE void each_vector(Index count, F&& body) {
@@ -102,17 +112,36 @@ NORMKIT_INLINE void add_squares(const T* x, Index count, Wide<T> mean, WideLanes
   });
 }
 
-// Σx and Σx² over one run of floats, added to the lanes; in double every product is exact.
-// With `fetches` half of the lines that lie `ahead` are brought nearer.
-template <bool fetches = false>
-NORMKIT_INLINE void add_powers(const float* x, Index count, WideLanes<float, pair_lanes>& sums,
-                               WideLanes<float, pair_lanes>& squares, Index ahead = 0) {
+// Σx and Σx² of floats; in double every product is exact.
+struct Powers {
+  WideLanes<float, pair_lanes> sums, squares;
+};
+
+// As many runs as there are registers for: the additions of one run alone wait for each other.
+constexpr int power_runs = vector_bytes == 64 ? 2 : 1;
+
+// Adds one run each, the runs being `stride` apart; with `fetches` half of the lines that lie `ahead` are brought
+// nearer. Every other addition is made by the units that multiply, so that these and those that add and convert have
+// equal shares.
+template <bool fetches, int runs>
+NORMKIT_INLINE void add_powers(const float* x, Index stride, Index count, Powers (&powers)[runs], Index ahead) {
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
-    if (fetches && k == 0) fetch_half<0>(x + ahead, i);
-    const Wide<float> v = widen(x + i, n);
-    sums.part[k].hi = accumulate(sums.part[k].hi, v.hi);
-    squares.part[k] = multiply_add(v, v, squares.part[k]);
+#pragma GCC unroll 2
+    for (int r = 0; r < runs; ++r) {
+      const float* at = x + r * stride;
+      if (fetches && k == 0) fetch_half<0>(at + ahead, i);
+      const Vec<double> v = widen(at + i, n).hi;
+      Vec<double>&sum = powers[r].sums.part[k].hi, &square = powers[r].squares.part[k].hi;
+      sum = k % 2 == 0 ? accumulate(sum, v) : sum + v;
+      square = fma(v, v, square);
+    }
   });
+}
+template <bool fetches>
+NORMKIT_INLINE void add_powers(const float* x, Index count, Powers& powers, Index ahead = 0) {
+  Powers one[1] = {powers};
+  add_powers<fetches, 1>(x, 0, count, one, ahead);
+  powers = one[0];
 }
 
 }  // namespace

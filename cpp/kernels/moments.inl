@@ -40,15 +40,16 @@ template <class T>
 BlockMoments moments(const T* x, Runs runs, Index ahead) {
   const double count = static_cast<double>(runs.outer * runs.inner);
   if constexpr (sizeof(T) == sizeof(float)) {
-    WideLanes<T, pair_lanes> sums, squares;
+    Powers powers;
     for (Index o = 0; o < runs.outer; ++o)
       if (ahead != 0)
-        add_powers<true>(x + o * runs.stride, runs.inner, sums, squares, ahead);
+        add_powers<true>(x + o * runs.stride, runs.inner, powers, ahead);
       else
-        add_powers(x + o * runs.stride, runs.inner, sums, squares);
-    const double sum = sums.total().hi, mean = sum / count;
+        add_powers<false>(x + o * runs.stride, runs.inner, powers);
+    const double sum = powers.sums.total().hi, mean = sum / count;
     bool cancels;
-    const double m2 = centred_squares(sum, mean, squares.total().hi, runs.outer * runs.inner / pair_lanes, cancels);
+    const double m2 =
+        centred_squares(sum, mean, powers.squares.total().hi, runs.outer * runs.inner / pair_lanes, cancels);
     if (!cancels) return {{mean, 0.0}, {m2, 0.0}};
     return {{mean, 0.0}, squares_about(x, runs, {mean, 0.0})};
   } else {

@@ -23,6 +23,7 @@ struct Wide<double> {
 template <auto v>
 struct Constant {
   static constexpr auto value = v;
+  constexpr operator decltype(v)() const { return v; }
 };
 
 constexpr Index wide_lanes = lanes<double>;
