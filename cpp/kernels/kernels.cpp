@@ -9,6 +9,7 @@
 
 #include "batch_norm.inl"
 #include "layer_norm.inl"
+#include "layer_norm_backward.inl"
 
 #define NORMKIT_JOIN_(a, b) a##b
 #define NORMKIT_JOIN(a, b) NORMKIT_JOIN_(a, b)

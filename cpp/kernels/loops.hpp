@@ -137,10 +137,13 @@ NORMKIT_INLINE void add_powers(const float* x, Index stride, Index count, Powers
     }
   });
 }
-template <bool fetches>
-NORMKIT_INLINE void add_powers(const float* x, Index count, Powers& powers, Index ahead = 0) {
+// One run; ahead: 0 to fetch nothing.
+NORMKIT_INLINE void add_powers(const float* x, Index count, Powers& powers, Index ahead) {
   Powers one[1] = {powers};
-  add_powers<fetches, 1>(x, 0, count, one, ahead);
+  if (ahead != 0)
+    add_powers<true>(x, 0, count, one, ahead);
+  else
+    add_powers<false>(x, 0, count, one, 0);
   powers = one[0];
 }
 

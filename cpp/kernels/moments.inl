@@ -41,11 +41,7 @@ BlockMoments moments(const T* x, Runs runs, Index ahead) {
   const double count = static_cast<double>(runs.outer * runs.inner);
   if constexpr (sizeof(T) == sizeof(float)) {
     Powers powers;
-    for (Index o = 0; o < runs.outer; ++o)
-      if (ahead != 0)
-        add_powers<true>(x + o * runs.stride, runs.inner, powers, ahead);
-      else
-        add_powers<false>(x + o * runs.stride, runs.inner, powers);
+    for (Index o = 0; o < runs.outer; ++o) add_powers(x + o * runs.stride, runs.inner, powers, ahead);
     const double sum = powers.sums.total().hi, mean = sum / count;
     bool cancels;
     const double m2 =

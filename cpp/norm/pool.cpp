@@ -107,7 +107,7 @@ class Pool {
   static Pool& the;
 
   Block allocate(std::size_t bytes) {
-    limit();  // or what is wrong with it
+    limit();  // throws what is wrong with NORMKIT_POOL
     const std::size_t wanted = size_class(bytes);
     const std::lock_guard lock(mutex_);
     // The one that came last is the most likely to be in a cache still.

@@ -78,6 +78,7 @@ void register_memory() {
   if (api.capsule == nullptr) api.capsule = PyCapsule_New(&handler, "mem_handler", nullptr);
   if (api.capsule == nullptr) throw py::error_already_set();
   api.set_handler = reinterpret_cast<SetHandler>(functions[set_handler_index]);
+  py::dtype::of<float>();  // pybind11 looks up NumPy's other functions at their first use
 }
 
 PoolScope::PoolScope(std::size_t bytes) {
