@@ -38,8 +38,9 @@ def empty_cache() -> None:
 
     Results of 64 KiB and more take their memory from a pool and give it back there when they end, because
     the first touch of fresh memory takes longer than the arithmetic. What the pool holds is at most an
-    eighth of the machine's memory; the environment variable NORMKIT_POOL sets another bound (bytes, or
-    512M, 2G), and NORMKIT_POOL=0 turns the pool off. Arrays that still exist are not touched.
+    eighth of the machine's memory; the environment variable NORMKIT_POOL, read at
+    import, sets another bound (bytes, or 512M, 2G), and NORMKIT_POOL=0 turns the pool off. Arrays that
+    still exist are not touched.
     """
     _core.empty_cache()
 
