@@ -12,51 +12,35 @@ NORMKIT_INLINE void with_stores(bool stream, F&& body) {
 }
 
 template <class T>
-void affine(const T* x, T* y, Runs runs, Affine<T> affine, Stores stores) {
-  const Vec<T> center = broadcast(affine.center), scale = broadcast(affine.scale), shift = broadcast(affine.shift);
+void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine, Stores stores) {
   with_stores(stores.stream, [&](auto streams) {
-    for (Index o = 0; o < runs.outer; ++o) {
-      const T* x_run = x + o * runs.stride;
-      T* y_run = y + o * runs.stride;
-      each_vector_of<streams.value>(y_run, runs.inner, [&](Index i, auto n) {
-        if constexpr (streams.value) fetch_half<1>(x_run + stores.ahead, i);
-        store<streams.value>(y_run + i, fma(load(x_run + i, n) - center, scale, shift), n);
+    each_run(runs, channels, [&](Index run, Index c) {
+      const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
+                   shift = broadcast(affine.shift[c]);
+      each_vector_of<streams.value>(y + run, runs.inner, [&](Index i, auto n) {
+        if constexpr (streams.value) fetch_line(x + run + stores.ahead, i);
+        store<streams.value>(y + run + i, fma(load(x + run + i, n) - center, scale, shift), n);
       });
-    }
+    });
   });
 }
 
 template <class T>
-void plane_affine(const T* x, T* y, Index planes, Index inner, AffineColumns<T> affine, bool stream) {
-  with_stores(stream, [&](auto streams) {
-    for (Index p = 0; p < planes; ++p) {
-      const Vec<T> center = broadcast(affine.center[p]), scale = broadcast(affine.scale[p]),
-                   shift = broadcast(affine.shift[p]);
-      const T* from = x + p * inner;
-      T* to = y + p * inner;
-      each_vector_of<streams.value>(to, inner, [&](Index i, auto n) {
-        store<streams.value>(to + i, fma(load(from + i, n) - center, scale, shift), n);
-      });
-    }
-  });
-}
-
-template <class T>
-void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine, Stores stores) {
-  const Vec<T> center = broadcast(affine.center), scale = broadcast(affine.scale),
-               dy_center = broadcast(affine.dy_center), dy_scale = broadcast(affine.dy_scale);
+void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<T> affine,
+                     Stores stores) {
   with_stores(stores.stream, [&](auto streams) {
-    for (Index o = 0; o < runs.outer; ++o) {
-      const Index run = o * runs.stride;
+    each_run(runs, channels, [&](Index run, Index c) {
+      const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
+                   dy_center = broadcast(affine.dy_center[c]), dy_scale = broadcast(affine.dy_scale[c]);
       each_vector_of<streams.value>(dx + run, runs.inner, [&](Index i, auto n) {
         if constexpr (streams.value) {
-          fetch_half<1>(dy + run + stores.ahead, i);
-          fetch_half<1>(x + run + stores.ahead, i);
+          fetch_line(dy + run + stores.ahead, i);
+          fetch_line(x + run + stores.ahead, i);
         }
         const Vec<T> g = load(dy + run + i, n) - dy_center;
         store<streams.value>(dx + run + i, fma(load(x + run + i, n) - center, scale, g) * dy_scale, n);
       });
-    }
+    });
   });
 }
 

@@ -29,7 +29,6 @@ constexpr Kernels<T> table() {
       layer_norm_backward_rows<T>,
       layer_norm_backward_columns<T>,
       affine<T>,
-      plane_affine<T>,
       column_affine<T>,
       gradient_sums<T>,
       column_gradient_sums<T>,

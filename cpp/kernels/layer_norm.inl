@@ -21,7 +21,7 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* b
     Vec<T> v[rows];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
-      if constexpr (stream) fetch_half<1>(x + r * stride + ahead, i);
+      if constexpr (stream) fetch_line(x + r * stride + ahead, i);
       v[r] = fma(load(x + r * stride + i, n) - center[r], scale[r], shift[r]);
       if constexpr (has_weight && has_bias)
         v[r] = fma(v[r], w, b);
@@ -124,7 +124,8 @@ NORMKIT_INLINE void tile_statistics(const LayerNormForward<float>& args, RowTile
 NORMKIT_INLINE void tile_statistics(const LayerNormForward<double>& args, RowTile<double>& tile) {
   const double count = static_cast<double>(args.cols);
   for (Index r = 0; r < tile.rows; ++r) {
-    const BlockMoments stats = moments(args.x + (tile.first + r) * args.cols, {1, 0, args.cols}, 0);
+    BlockMoments stats;
+    run_moments<1>(args.x + (tile.first + r) * args.cols, {1, 0, args.cols}, 1, &stats, 0);
     args.mean[tile.first + r] = stats.mean.hi;
     args.rstd[tile.first + r] = reciprocal_deviation<double>(stats.m2, count, args.eps);
     tile.set(r, args, stats.mean, stats.m2.hi / count);

@@ -11,29 +11,48 @@ NORMKIT_INLINE Sum refined_mean(const T* x, Index cols, double mean) {
 }
 
 template <class T>
-GradientSums gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, Sum mean, Index ahead) {
-  WideLanes<T, pair_lanes> g_sums, gd_sums;
-  const Wide<T> minus_mean = Wide<T>{} - broadcast_wide<T>(mean);
-  const auto sweep = [&](auto weighted) {
-    for (Index o = 0; o < runs.outer; ++o) {
-      const T *dy_run = dy + o * runs.stride, *x_run = x + o * runs.stride;
-      each_wide<pair_lanes>(runs.inner, [&](Index i, int k, auto n) {
-        if (k == 0 && ahead != 0) {
-          fetch_half<0>(dy_run + ahead, i);
-          fetch_half<0>(x_run + ahead, i);
-        }
-        Wide<T> g = widen(dy_run + i, n);
-        if constexpr (weighted.value) g = g * widen(weight + i, n);
-        g_sums.part[k] = accumulate(g_sums.part[k], g);
-        gd_sums.part[k] = multiply_add(g, accumulate(minus_mean, widen(x_run + i, n)), gd_sums.part[k]);
-      });
+struct GradientLanes {
+  WideLanes<T, pair_lanes> g, gd;
+};
+
+template <bool has_weight, class T>
+NORMKIT_INLINE void add_gradients(const T* dy, const T* x, const T* weight, Index count, Wide<T> minus_mean,
+                                  GradientLanes<T>& sums, Index ahead) {
+  GradientLanes<T> lanes = sums;
+  each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
+    if (k == 0 && ahead != 0) {
+      fetch_line(dy + ahead, i);
+      fetch_line(x + ahead, i);
     }
-  };
+    Wide<T> g = widen(dy + i, n);
+    if constexpr (has_weight) g = g * widen(weight + i, n);
+    lanes.g.part[k] = accumulate(lanes.g.part[k], g);
+    lanes.gd.part[k] = multiply_add(g, accumulate(minus_mean, widen(x + i, n)), lanes.gd.part[k]);
+  });
+  sums = lanes;
+}
+
+// Up to `most` channels; the lanes of one alone stay in registers from run to run.
+template <bool has_weight, Index most, class T>
+NORMKIT_INLINE void run_gradients(const T* dy, const T* x, const T* weight, Runs runs, Index channels, const Sum* mean,
+                                  GradientSums* out, Index ahead) {
+  GradientLanes<T> sums[most];
+  each_run(runs, channels, [&](Index run, Index c) {
+    const Wide<T> minus_mean = Wide<T>{} - broadcast_wide<T>(mean[c]);
+    add_gradients<has_weight>(dy + run, x + run, weight, runs.inner, minus_mean, sums[c], ahead);
+  });
+  for (Index c = 0; c < channels; ++c) out[c] = {sums[c].g.total(), sums[c].gd.total()};
+}
+
+template <class T>
+void gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, Index channels, const Sum* mean,
+                   GradientSums* out, Index ahead) {
   if (weight)
-    sweep(Constant<true>{});
+    run_gradients<true, 1>(dy, x, weight, runs, 1, mean, out, ahead);
+  else if (channels == 1)
+    run_gradients<false, 1>(dy, x, weight, runs, 1, mean, out, ahead);
   else
-    sweep(Constant<false>{});
-  return {g_sums.total(), gd_sums.total()};
+    run_gradients<false, most_channels>(dy, x, weight, runs, channels, mean, out, ahead);
 }
 
 // Rows of the backward pass are taken in tiles that share the loads of weight and of the accumulators of dweight and
@@ -123,8 +142,8 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight,
     if constexpr (has_weight && row_sums) w = widen(weight + first + i, n);
     if (fetches && i * static_cast<Index>(sizeof(T)) % 64 == 0)
       for (int r = 0; r < rows; ++r) {
-        fetch_half<0>(dy_rows[r] + ahead, i);
-        fetch_half<0>(x_rows[r] + ahead, i);
+        fetch_line(dy_rows[r] + ahead, i);
+        fetch_line(x_rows[r] + ahead, i);
       }
     each_constant<rows>([&](auto r) __attribute__((always_inline)) {
       terms[r].template add<has_weight, row_sums>(dy_rows[r] + i, x_rows[r] + i, n, w, dw, db, g_sums[r].part[k],
@@ -169,8 +188,8 @@ NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T
                minus_mean_g = broadcast(-row.mean_g), minus_mean_gx = broadcast(-row.mean_gx);
   each_vector_of<stream>(dx, cols, [&](Index i, auto n) {
     if constexpr (stream) {
-      fetch_half<1>(dy + ahead, i);
-      fetch_half<1>(x + ahead, i);
+      fetch_line(dy + ahead, i);
+      fetch_line(x + ahead, i);
     }
     const Vec<T> dy_i = load(dy + i, n), x_hat = fma(load(x + i, n) - center, rstd, shift);
     Vec<T> g = dy_i + minus_mean_g;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "simd.hpp"
+#include "table.hpp"
 #include "wide.hpp"
 
 namespace {
@@ -43,6 +44,13 @@ NORMKIT_INLINE void each_vector_of(const T* p, Index count, F&& body) {
   }
   for (; i + lanes<T> <= count; i += lanes<T>) body(i, Full{});
   if (i < count) body(i, Part{count - i});
+}
+
+// body(offset, channel) for every run of some channels, in the order of memory.
+template <class F>
+NORMKIT_INLINE void each_run(Runs runs, Index channels, F&& body) {
+  for (Index o = 0; o < runs.outer; ++o)
+    for (Index c = 0; c < channels; ++c) body(o * runs.stride + c * runs.inner, c);
 }
 
 // body(i, k, n) over groups of `vectors` vectors of `width` lanes; k, the place in the group, is a constant after
@@ -120,8 +128,7 @@ struct Powers {
 // As many runs as there are registers for: the additions of one run alone wait for each other.
 constexpr int power_runs = vector_bytes == 64 ? 2 : 1;
 
-// Adds one run each, the runs being `stride` apart; with `fetches` half of the lines that lie `ahead` are brought
-// nearer. Every other addition is made by the units that multiply, so that these and those that add and convert have
+// Adds one run each, the runs being `stride` apart; with `fetches` the lines that lie `ahead` are brought nearer. Every other addition is made by the units that multiply, so that these and those that add and convert have
 // equal shares.
 template <bool fetches, int runs>
 NORMKIT_INLINE void add_powers(const float* x, Index stride, Index count, Powers (&powers)[runs], Index ahead) {
@@ -129,7 +136,7 @@ NORMKIT_INLINE void add_powers(const float* x, Index stride, Index count, Powers
 #pragma GCC unroll 2
     for (int r = 0; r < runs; ++r) {
       const float* at = x + r * stride;
-      if (fetches && k == 0) fetch_half<0>(at + ahead, i);
+      if (fetches && k == 0) fetch_line(at + ahead, i);
       const Vec<double> v = widen(at + i, n).hi;
       Vec<double>&sum = powers[r].sums.part[k].hi, &square = powers[r].squares.part[k].hi;
       sum = k % 2 == 0 ? accumulate(sum, v) : sum + v;

@@ -36,22 +36,38 @@ NORMKIT_INLINE V centred_squares(V sum, V mean, V squares, Index chain, M& cance
   return m2;
 }
 
-template <class T>
-BlockMoments moments(const T* x, Runs runs, Index ahead) {
+NORMKIT_INLINE BlockMoments block_moments(const float* x, Runs runs, const Powers& powers) {
+  const double sum = powers.sums.total().hi, mean = sum / static_cast<double>(runs.outer * runs.inner);
+  bool cancels;
+  const double m2 =
+      centred_squares(sum, mean, powers.squares.total().hi, runs.outer * runs.inner / pair_lanes, cancels);
+  if (!cancels) return {{mean, 0.0}, {m2, 0.0}};
+  return {{mean, 0.0}, squares_about(x, runs, {mean, 0.0})};
+}
+
+// Up to `most` channels; the lanes of one alone stay in registers from run to run.
+template <Index most>
+NORMKIT_INLINE void run_moments(const float* x, Runs runs, Index channels, BlockMoments* out, Index ahead) {
+  Powers powers[most];
+  each_run(runs, channels, [&](Index run, Index c) { add_powers(x + run, runs.inner, powers[c], ahead); });
+  for (Index c = 0; c < channels; ++c) out[c] = block_moments(x + c * runs.inner, runs, powers[c]);
+}
+
+template <Index most>
+NORMKIT_INLINE void run_moments(const double* x, Runs runs, Index channels, BlockMoments* out, Index) {
   const double count = static_cast<double>(runs.outer * runs.inner);
-  if constexpr (sizeof(T) == sizeof(float)) {
-    Powers powers;
-    for (Index o = 0; o < runs.outer; ++o) add_powers(x + o * runs.stride, runs.inner, powers, ahead);
-    const double sum = powers.sums.total().hi, mean = sum / count;
-    bool cancels;
-    const double m2 =
-        centred_squares(sum, mean, powers.squares.total().hi, runs.outer * runs.inner / pair_lanes, cancels);
-    if (!cancels) return {{mean, 0.0}, {m2, 0.0}};
-    return {{mean, 0.0}, squares_about(x, runs, {mean, 0.0})};
-  } else {
-    const Sum mean = divide<T>(sum_runs(x, runs), count);
-    return {mean, squares_about(x, runs, mean)};
+  for (Index c = 0; c < channels; ++c) {
+    const Sum mean = divide<double>(sum_runs(x + c * runs.inner, runs), count);
+    out[c] = {mean, squares_about(x + c * runs.inner, runs, mean)};
   }
+}
+
+template <class T>
+void moments(const T* x, Runs runs, Index channels, BlockMoments* out, Index ahead) {
+  if (channels == 1)
+    run_moments<1>(x, runs, 1, out, ahead);
+  else
+    run_moments<most_channels>(x, runs, channels, out, ahead);
 }
 
 // The columns of a block in strips of `width` whose sums stay in registers over some rows; the next strip

@@ -176,10 +176,10 @@ NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return __builtin_convertvec
 
 // Asks for the line of memory at p, which may lie beyond the array, to be brought to the second-level cache.
 NORMKIT_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
-// The same for every second line: two sweeps share the fetching of what comes after them.
-template <int which, class T>
-NORMKIT_INLINE void fetch_half(const T* p, Index i) {
-  if ((i * static_cast<Index>(sizeof(T)) / 64) % 2 == which) fetch(p + i);
+// The same for a loop over vectors, once a line.
+template <class T>
+NORMKIT_INLINE void fetch_line(const T* p, Index i) {
+  if (vector_bytes == 64 || i * static_cast<Index>(sizeof(T)) % 64 < vector_bytes) fetch(p + i);
 }
 
 // Past the caches, to an aligned address; the plan orders it before what follows. Parts of vectors are stored as usual.

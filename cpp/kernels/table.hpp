@@ -9,10 +9,13 @@ namespace normkit {
 
 using Index = std::int64_t;
 
-// The elements of one row or channel: `outer` runs of `inner` consecutive elements, `stride` apart.
+// The elements of one row or channel: `outer` runs of `inner` consecutive elements, `stride` apart. The runs of the
+// next channel begin `inner` elements further on: where a kernel takes several channels it goes run by run through all
+// of them, in the order of memory.
 struct Runs {
   Index outer, stride, inner;
 };
+inline constexpr Index most_channels = 32;  // that a kernel takes at once
 
 // Unevaluated sum hi + lo. For float data lo is 0: a double holds all that is needed.
 struct Sum {
@@ -41,7 +44,7 @@ struct GradientAffine {
   T center, scale, dy_center, dy_scale;
 };
 
-// Coefficients of one column or plane each.
+// Coefficients of one column or channel each.
 template <class T>
 struct AffineColumns {
   const T *center, *scale, *shift;
@@ -112,7 +115,8 @@ template <class T>
 struct Kernels {
   // ahead, here and below: where memory lies that the same thread reads next, in elements from here; 0: do not fetch
   // it.
-  BlockMoments (*moments)(const T* x, Runs runs, Index ahead);
+  // channels, here and below: out, the mean and the coefficients have one value for each.
+  void (*moments)(const T* x, Runs runs, Index channels, BlockMoments* out, Index ahead);
   void (*column_moments)(const T* x, Block block, ColumnMoments out);
   // The moments of `more` further rows join those of `count` rows.
   void (*merge_columns)(ColumnMoments moments, double count, ColumnMoments others, double more, Index cols);
@@ -132,16 +136,16 @@ struct Kernels {
   void (*layer_norm_backward_columns)(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                       const RowGradient<T>* gradients, double* dweight, double* dbias);
 
-  void (*affine)(const T* x, T* y, Runs runs, Affine<T> affine, Stores stores);
-  // The same for planes of `inner` elements, one after the other, with coefficients of each.
-  void (*plane_affine)(const T* x, T* y, Index planes, Index inner, AffineColumns<T> affine, bool stream);
+  void (*affine)(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine, Stores stores);
   void (*column_affine)(const T* x, T* y, Block block, AffineColumns<T> affine, bool stream);
 
-  // weight: null or, for a single run, (inner)
-  GradientSums (*gradient_sums)(const T* dy, const T* x, const T* weight, Runs runs, Sum mean, Index ahead);
+  // weight: null or, for a single run of one channel, (inner)
+  void (*gradient_sums)(const T* dy, const T* x, const T* weight, Runs runs, Index channels, const Sum* mean,
+                        GradientSums* out, Index ahead);
   void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, ColumnGradientSums out);
   void (*add_columns)(ColumnGradientSums sums, ColumnGradientSums others, Index cols);
-  void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, GradientAffine<T> affine, Stores stores);
+  void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<T> affine,
+                          Stores stores);
   void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine,
                                  bool stream);
 };

@@ -1,7 +1,7 @@
 // Batch norm where a channel's elements come in long runs (NCHW): every channel is a few runs of H·W elements, cut into
 // pieces that fit the first-level cache, each piece being part of a run or several runs.
 #include <algorithm>
-#include <atomic>
+#include <initializer_list>
 
 #include "norm/batch_norm.hpp"
 #include "norm/channels.hpp"
@@ -32,11 +32,21 @@ class Pieces {
     if (per_run_ > 1) return {1, 0, std::min(limit, shape_.inner - piece % per_run_ * limit)};
     return {std::min(runs_each_, shape_.outer - piece * runs_each_), shape_.channels * shape_.inner, shape_.inner};
   }
-  // How far the piece that is fetched lies from the one at work; 0 for none.
-  Index ahead(Index channel, Index piece, Next next) const {
-    return next.item < 0 ? 0 : offset(next.item, next.piece) - offset(channel, piece);
+  // How far what is fetched lies from the piece at work; 0 for nothing. Of pieces of whole runs that is the next run.
+  Index ahead(Share channels, Index piece, Next next) const {
+    if (next.item < 0) return 0;
+    if (next.item == channels.begin && per_run_ == 1) return shape_.channels * shape_.inner;
+    return offset(next.item, next.piece) - offset(channels.begin, piece);
   }
   Runs whole() const { return {shape_.outer, shape_.channels * shape_.inner, shape_.inner}; }
+
+  // Channels to take at once, a sweep over one of them reading channel_bytes: memory wants to be read some KB at a
+  // time, and a core's cache has to hold these channels and the next.
+  Index together(Index channel_bytes) const {
+    constexpr Index wanted = 8192 / static_cast<Index>(sizeof(T));
+    const Index fitting = caches().second_level / 4 / std::max<Index>(channel_bytes, 1);
+    return std::clamp<Index>(std::min(wanted / shape_.inner, fitting), 1, most_channels);
+  }
 
  private:
   static constexpr Index limit = piece_elements<T>;
@@ -44,12 +54,54 @@ class Pieces {
   Index per_run_, runs_each_, count_;
 };
 
+// What the second sweep needs of every channel: coefficients, or that it is done already, in a wider type.
 template <class T>
-Moments<T> merge_pieces(const Pieces<T>& pieces, const ChannelShape& shape, const BlockMoments* parts) {
+class Coefficients {
+ public:
+  explicit Coefficients(Index channels) : channels_(channels), values_(4 * channels), done_(channels) {}
+
+  void set(Index channel, const Affine<T>& a) const { put(channel, {a.center, a.scale, a.shift}); }
+  void set(Index channel, const GradientAffine<T>& a) const {
+    put(channel, {a.center, a.scale, a.dy_center, a.dy_scale});
+  }
+  void set_done(Index channel) const { done_[channel] = true; }
+
+  AffineColumns<T> affine(Index channel) const { return {at(0, channel), at(1, channel), at(2, channel)}; }
+  GradientAffineColumns<T> gradient(Index channel) const {
+    return {at(0, channel), at(1, channel), at(2, channel), at(3, channel)};
+  }
+
+  // body(first, count) for the longest ranges of the channels that are not done.
+  template <class F>
+  void each_open(Share channels, F&& body) const {
+    for (Index first = channels.begin; first < channels.end;) {
+      Index end = first;
+      while (end < channels.end && !done_[end]) ++end;
+      if (end > first) body(first, end - first);
+      first = end + 1;
+    }
+  }
+
+ private:
+  void put(Index channel, std::initializer_list<T> values) const {
+    Index k = 0;
+    for (const T value : values) at(k++, channel)[0] = value;
+    done_[channel] = false;
+  }
+  T* at(Index k, Index channel) const { return values_.data() + k * channels_ + channel; }
+
+  Index channels_;
+  Scratch<T> values_;
+  Scratch<bool> done_;
+};
+
+// parts: one for each piece and channel, the channels of a piece side by side.
+template <class T>
+Moments<T> merge_pieces(const Pieces<T>& pieces, const ChannelShape& shape, const BlockMoments* parts, Index channel) {
   return merge<T>(shape.per_channel(), [&](auto&& visit) {
     for (Index piece = 0; piece < pieces.count(); ++piece) {
       const Runs runs = pieces.runs(piece);
-      visit(runs.outer * runs.inner, parts[piece]);
+      visit(runs.outer * runs.inner, parts[piece * shape.channels + channel]);
     }
   });
 }
@@ -63,30 +115,31 @@ void forward_by_runs(const BatchNormForward<T>& args, int threads) {
   const Index channel_bytes = args.shape.per_channel() * static_cast<Index>(sizeof(T));
   const Pieces<T> pieces(args.shape);
   const Scratch<BlockMoments> parts(channels * pieces.count());
-  const Scratch<Affine<T>> affine(channels);
-  const Scratch<bool> done(channels);
-  const auto statistics = [&](Index channel, Index piece, Next next) {
-    parts[channel * pieces.count() + piece] =
-        kernel.moments(args.x + pieces.offset(channel, piece), pieces.runs(piece), pieces.ahead(channel, piece, next));
+  const Coefficients<T> coefficients(channels);
+  const auto statistics = [&](Share some, Index piece, Next next) {
+    kernel.moments(args.x + pieces.offset(some.begin, piece), pieces.runs(piece), some.end - some.begin,
+                   parts.data() + piece * channels + some.begin, pieces.ahead(some, piece, next));
   };
   const auto finish = [&](Index channel) {
-    const Moments<T> moments = merge_pieces(pieces, args.shape, parts.data() + channel * pieces.count());
-    done[channel] = !channel_fits(args, channel, moments);
-    if (done[channel]) {
+    const Moments<T> moments = merge_pieces(pieces, args.shape, parts.data(), channel);
+    if (channel_fits(args, channel, moments)) {
+      coefficients.set(channel, channel_affine(args, channel, moments));
+    } else {
+      coefficients.set_done(channel);
       const Index first = pieces.offset(channel, 0);
       careful_channel(args, channel, args.x + first, args.y + first, pieces.whole(), true);
-    } else {
-      affine[channel] = channel_affine(args, channel, moments);
     }
   };
-  const auto apply = [&](Index channel, Index piece, Next next) {
-    const Index first = pieces.offset(channel, piece);
-    if (!done[channel])
-      kernel.affine(args.x + first, args.y + first, pieces.runs(piece), affine[channel],
-                    {args.stream, pieces.ahead(channel, piece, next)});
+  const auto apply = [&](Share some, Index piece, Next next) {
+    const Stores stores{args.stream, pieces.ahead(some, piece, next)};
+    coefficients.each_open(some, [&](Index channel, Index count) {
+      const Index first = pieces.offset(channel, piece);
+      kernel.affine(args.x + first, args.y + first, pieces.runs(piece), count, coefficients.affine(channel), stores);
+    });
   };
   parallel(threads, [&](const Team& team) {
-    two_sweeps(team, channels, pieces.count(), channel_bytes, statistics, finish, apply);
+    two_sweeps(team, channels, pieces.together(channel_bytes), pieces.count(), channel_bytes, statistics, finish,
+               apply);
   });
 }
 
@@ -96,22 +149,16 @@ void inference_by_planes(const BatchNormForward<T>& args, int threads) {
   const Kernels<T>& kernel = kernels<T>();
   const auto [outer, channels, inner] = args.shape;
   const Pieces<T> pieces(args.shape);
-  const Scratch<T> coefficients(3 * channels);
-  const AffineColumns<T> affine{coefficients.data(), coefficients.data() + channels,
-                                coefficients.data() + 2 * channels};
-  const Scratch<bool> done(channels);
-  std::atomic<bool> any_done{false};
+  const Coefficients<T> coefficients(channels);
   const auto prepare = [&](Index channel) {
     const Moments<T> moments{{args.mean[channel], 0.0}, args.var[channel]};
-    const Affine<T> a = channel_affine(args, channel, moments);
-    coefficients[channel] = a.center;
-    coefficients[channels + channel] = a.scale;
-    coefficients[2 * channels + channel] = a.shift;
-    done[channel] = !channel_fits(args, channel, moments);
-    if (!done[channel]) return;
-    any_done = true;
-    const Index first = pieces.offset(channel, 0);
-    careful_channel(args, channel, args.x + first, args.y + first, pieces.whole(), false);
+    if (channel_fits(args, channel, moments)) {
+      coefficients.set(channel, channel_affine(args, channel, moments));
+    } else {
+      coefficients.set_done(channel);
+      const Index first = pieces.offset(channel, 0);
+      careful_channel(args, channel, args.x + first, args.y + first, pieces.whole(), false);
+    }
   };
   parallel(threads, [&](const Team& team) {
     const Share mine = team.share(channels);
@@ -119,15 +166,12 @@ void inference_by_planes(const BatchNormForward<T>& args, int threads) {
     team.barrier();
     const Share planes = team.share(outer * channels);
     for (Index p = planes.begin; p < planes.end;) {
-      const Index channel = p % channels, left = std::min(planes.end - p, channels - channel);
-      Index count = 0;
-      if (!any_done)
-        count = left;
-      else
-        while (count < left && !done[channel + count]) ++count;
-      kernel.plane_affine(args.x + p * inner, args.y + p * inner, count, inner,
-                          {affine.center + channel, affine.scale + channel, affine.shift + channel}, args.stream);
-      p += std::max<Index>(count, 1);
+      const Index channel = p % channels, count = std::min(planes.end - p, channels - channel);
+      coefficients.each_open({channel, channel + count}, [&](Index first, Index some) {
+        const Index at = (p + first - channel) * inner;
+        kernel.affine(args.x + at, args.y + at, {1, 0, inner}, some, coefficients.affine(first), {args.stream, 0});
+      });
+      p += count;
     }
   });
 }
@@ -142,46 +186,55 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
   const Scratch<GradientSums> parts(channels * pieces.count());
   const Scratch<BlockMoments> moments(refines && training ? channels * pieces.count() : 0);
   const Scratch<Sum> means(channels);
-  const Scratch<GradientAffine<T>> affine(channels);
-  const Scratch<bool> done(channels);
-  const auto statistics = [&](Index channel, Index piece, Next) {
-    moments[channel * pieces.count() + piece] =
-        kernel.moments(args.x + pieces.offset(channel, piece), pieces.runs(piece), 0);
+  const Coefficients<T> coefficients(channels);
+  const auto statistics = [&](Share some, Index piece, Next) {
+    kernel.moments(args.x + pieces.offset(some.begin, piece), pieces.runs(piece), some.end - some.begin,
+                   moments.data() + piece * channels + some.begin, 0);
   };
   const auto refine = [&](Index channel) {
-    const Sum mean = merge_pieces(pieces, args.shape, moments.data() + channel * pieces.count()).mean;
-    means[channel] = refine_mean(args.mean[channel], mean);
+    means[channel] =
+        refine_mean(args.mean[channel], merge_pieces(pieces, args.shape, moments.data(), channel).mean);
   };
-  const auto sums = [&](Index channel, Index piece, Next next) {
-    const Index first = pieces.offset(channel, piece);
-    parts[channel * pieces.count() + piece] =
-        kernel.gradient_sums(args.dy + first, args.x + first, nullptr, pieces.runs(piece), means[channel],
-                             pieces.ahead(channel, piece, next));
+  const auto sums = [&](Share some, Index piece, Next next) {
+    const Index first = pieces.offset(some.begin, piece);
+    kernel.gradient_sums(args.dy + first, args.x + first, nullptr, pieces.runs(piece), some.end - some.begin,
+                         means.data() + some.begin, parts.data() + piece * channels + some.begin,
+                         pieces.ahead(some, piece, next));
   };
   const auto finish = [&](Index channel) {
     ChannelSums<T> total;
-    for (Index piece = 0; piece < pieces.count(); ++piece) total.add(parts[channel * pieces.count() + piece]);
-    affine[channel] = channel_gradient(args, channel, means[channel], total);
-    done[channel] = !gradient_fits(args, channel, affine[channel]);
-    if (done[channel]) careful_channel_gradients(args, channel, pieces.offset(channel, 0), pieces.whole(), training);
+    for (Index piece = 0; piece < pieces.count(); ++piece) total.add(parts[piece * channels + channel]);
+    const GradientAffine<T> gradient = channel_gradient(args, channel, means[channel], total);
+    if (!gradient_fits(args, channel, gradient)) {
+      coefficients.set_done(channel);
+      careful_channel_gradients(args, channel, pieces.offset(channel, 0), pieces.whole(), training);
+    } else if (training) {
+      coefficients.set(channel, gradient);
+    } else {
+      coefficients.set(channel, Affine<T>{0, gradient.dy_scale, 0});
+    }
   };
-  const auto apply = [&](Index channel, Index piece, Next next) {
-    if (done[channel]) return;
-    const Index first = pieces.offset(channel, piece);
-    const Stores stores{args.stream, pieces.ahead(channel, piece, next)};
-    if (training)
-      kernel.gradient_affine(args.dy + first, args.x + first, args.dx + first, pieces.runs(piece), affine[channel],
-                             stores);
-    else
-      kernel.affine(args.dy + first, args.dx + first, pieces.runs(piece), {0, affine[channel].dy_scale, 0}, stores);
+  const auto apply = [&](Share some, Index piece, Next next) {
+    const Stores stores{args.stream, pieces.ahead(some, piece, next)};
+    const Runs runs = pieces.runs(piece);
+    coefficients.each_open(some, [&](Index channel, Index count) {
+      const Index first = pieces.offset(channel, piece);
+      if (training)
+        kernel.gradient_affine(args.dy + first, args.x + first, args.dx + first, runs, count,
+                               coefficients.gradient(channel), stores);
+      else
+        kernel.affine(args.dy + first, args.dx + first, runs, count, coefficients.affine(channel), stores);
+    });
   };
   for (Index channel = 0; channel < channels; ++channel) means[channel] = {args.mean[channel], 0.0};
   parallel(threads, [&](const Team& team) {
+    const Index together = pieces.together(channel_bytes);
     if (refines && training) {
-      two_sweeps(team, channels, pieces.count(), channel_bytes / 2, statistics, refine, [](Index, Index, Next) {});
+      two_sweeps(team, channels, together, pieces.count(), channel_bytes / 2, statistics, refine,
+                 [](Share, Index, Next) {});
       team.barrier();
     }
-    two_sweeps(team, channels, pieces.count(), channel_bytes, sums, finish, apply);
+    two_sweeps(team, channels, together, pieces.count(), channel_bytes, sums, finish, apply);
   });
 }
 

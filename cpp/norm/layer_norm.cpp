@@ -68,7 +68,7 @@ void chunk_moments(const T* x, Index cols, Share pieces, BlockMoments* parts) {
   const Index chunks = chunks_of<T>(cols);
   for (Index piece = pieces.begin; piece < pieces.end; ++piece) {
     const Index row = piece / chunks, chunk = piece % chunks;
-    parts[piece] = kernel.moments(x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)}, 0);
+    kernel.moments(x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)}, 1, parts + piece, 0);
   }
 }
 
@@ -90,9 +90,10 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   const auto ahead = [&](Index row, Index chunk, Next next) {
     return next.item < 0 ? 0 : (next.item - row) * cols + (next.piece - chunk) * chunk_cols<T>;
   };
-  const auto statistics = [&](Index row, Index chunk, Next next) {
-    parts[row * chunks + chunk] = kernel.moments(args.x + row * cols + chunk * chunk_cols<T>,
-                                                 {1, 0, chunk_length<T>(cols, chunk)}, ahead(row, chunk, next));
+  const auto statistics = [&](Share rows, Index chunk, Next next) {
+    const Index row = rows.begin;
+    kernel.moments(args.x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)}, 1,
+                   parts.data() + row * chunks + chunk, ahead(row, chunk, next));
   };
   const auto finish = [&](Index row) {
     const Moments<T> moments = merge_chunks<T>(cols, parts.data() + row * chunks);
@@ -102,14 +103,15 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
     done[row] = args.rstd[row] == out_of_range;
     if (done[row]) careful_row(args, row);
   };
-  const auto apply = [&](Index row, Index chunk, Next next) {
+  const auto apply = [&](Share rows, Index chunk, Next next) {
+    const Index row = rows.begin;
     if (done[row]) return;
     const Index first = chunk * chunk_cols<T>;
     kernel.normalize(args.x + row * cols + first, args.y + row * cols + first,
                      args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
                      chunk_length<T>(cols, chunk), affine[row], {args.stream, ahead(row, chunk, next)});
   };
-  parallel(threads, [&](const Team& team) { two_sweeps(team, rows, chunks, row_bytes, statistics, finish, apply); });
+  parallel(threads, [&](const Team& team) { two_sweeps(team, rows, 1, chunks, row_bytes, statistics, finish, apply); });
 }
 
 template <class T>
@@ -225,9 +227,9 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
 
   const auto sums = [&](Index row, Index chunk) {
     const Index first = chunk * chunk_cols<T>;
-    parts[row * chunks + chunk] = kernel.gradient_sums(args.dy + row * cols + first, args.x + row * cols + first,
-                                                       args.weight ? args.weight + first : nullptr,
-                                                       {1, 0, chunk_length<T>(cols, chunk)}, means[row], 0);
+    kernel.gradient_sums(args.dy + row * cols + first, args.x + row * cols + first,
+                         args.weight ? args.weight + first : nullptr, {1, 0, chunk_length<T>(cols, chunk)}, 1,
+                         &means[row], parts.data() + row * chunks + chunk, 0);
   };
   const auto finish = [&](Index row) {
     if (is_out_of_range<T>(args.rstd[row])) careful[row] = careful_row_gradient(args, row);

@@ -11,54 +11,55 @@ namespace normkit {
 template <class T>
 constexpr Index piece_elements = 16384 / static_cast<Index>(sizeof(T));
 
-// What a member fetches beside its work: a piece of the next item, or none (item -1). Each sweep fetches half of its
-// lines: memory is idle while a member computes on what a cache has, and the slower for reading and writing in turns.
+// What a member fetches beside its work, or nothing (item -1): the first sweep the piece that comes next, the second,
+// which leaves the memory idle for reading, a piece of the next items.
 struct Next {
   Index item, piece;
 };
 
-// first(item, piece, next), finish(item) and second(item, piece, next) for every item; item_bytes: what a sweep over
-// one reads.
+// first(items, piece, next), finish(item) and second(items, piece, next) for every item; item_bytes: what a sweep over
+// one reads; together: how many items that are neighbours in memory are taken at once where a member does whole ones.
 //
 // The second sweep, taken backwards, finds in a second-level cache what the first has read: a member does whole items
 // where that holds for them and there are enough for all, and nobody waits. Longer items the team does together, one
 // after the other, as long as its caches hold them between them. Few items, or very long ones, are shared out in
 // pieces.
 template <class First, class Finish, class Second>
-void two_sweeps(const Team& team, Index items, Index pieces, Index item_bytes, First&& first, Finish&& finish,
-                Second&& second) {
+void two_sweeps(const Team& team, Index items, Index together, Index pieces, Index item_bytes, First&& first,
+                Finish&& finish, Second&& second) {
   const bool enough = items % team.size == 0 || items >= 8 * team.size;
   const Index cache = caches().second_level;
-  // The k-th of `all` pieces of the next item, as far as there is room for it beside this one.
-  const Index piece_bytes = item_bytes / std::max<Index>(pieces, 1);
-  const auto next = [&](Index item, Index end, Share mine, Index k) {
-    const Index all = mine.end - mine.begin;
-    return item + 1 < end && (all + k + 1) * piece_bytes <= cache ? Next{item + 1, mine.begin + k} : Next{-1, 0};
-  };
-  const auto sweep = [&](Index item, Index end, Share mine, auto&& between) {
+  const auto sweep = [&](Share some, Index end, Share mine, auto&& between) {
     for (Index piece = mine.begin; piece < mine.end; ++piece)
-      first(item, piece, next(item, end, mine, piece - mine.begin));
+      first(some, piece, piece + 1 < mine.end ? Next{some.begin, piece + 1} : Next{-1, 0});
     between();
-    for (Index piece = mine.end; piece-- > mine.begin;) second(item, piece, next(item, end, mine, piece - mine.begin));
+    for (Index piece = mine.end; piece-- > mine.begin;)
+      second(some, piece, some.end < end ? Next{some.end, piece} : Next{-1, 0});
   };
   if (team.size > 1 && item_bytes > cache / 2 && item_bytes / team.size <= cache && pieces >= team.size) {
     const Share mine = team.share(pieces);
     for (Index item = 0; item < items; ++item)
-      sweep(item, items, mine, [&] {
+      sweep({item, item + 1}, items, mine, [&] {
         team.barrier();
         if (item % team.size == team.rank) finish(item);
         team.barrier();
       });
   } else if (enough) {
     const Share mine = team.share(items);
-    for (Index item = mine.begin; item < mine.end; ++item) sweep(item, mine.end, {0, pieces}, [&] { finish(item); });
+    for (Index item = mine.begin; item < mine.end; item += together) {
+      const Share some{item, std::min(item + together, mine.end)};
+      sweep(some, mine.end, {0, pieces}, [&] {
+        for (Index i = some.begin; i < some.end; ++i) finish(i);
+      });
+    }
   } else {
+    const auto alone = [&](Index i, auto&& body) { body(Share{i / pieces, i / pieces + 1}, i % pieces, Next{-1, 0}); };
     const Share mine = team.share(items * pieces), my_items = team.share(items);
-    for (Index i = mine.begin; i < mine.end; ++i) first(i / pieces, i % pieces, Next{-1, 0});
+    for (Index i = mine.begin; i < mine.end; ++i) alone(i, first);
     team.barrier();
     for (Index item = my_items.begin; item < my_items.end; ++item) finish(item);
     team.barrier();
-    for (Index i = mine.end; i-- > mine.begin;) second(i / pieces, i % pieces, Next{-1, 0});
+    for (Index i = mine.end; i-- > mine.begin;) alone(i, second);
   }
 }
 
