@@ -104,15 +104,15 @@ NORMKIT_INLINE void tile_statistics(const LayerNormForward<float>& args, RowTile
     squares[r / wide_lanes][r % wide_lanes] = row.squares.one_vector().hi;
   };
   Index r = 0;
-  for (; !args.stream && r + power_runs <= tile.rows; r += power_runs) {
+  for (; r + power_runs <= tile.rows; r += power_runs) {
     Powers rows[power_runs];
-    add_powers<false>(x + r * args.cols, args.cols, args.cols, rows, 0);
+    add_powers(x + r * args.cols, args.cols, args.cols, rows, tile.rows * args.cols);
 #pragma GCC unroll 2
     for (int k = 0; k < power_runs; ++k) put(r + k, rows[k]);
   }
   for (; r < tile.rows; ++r) {
     Powers row;
-    add_powers(x + r * args.cols, args.cols, row, args.stream ? tile.rows * args.cols : 0);
+    add_powers(x + r * args.cols, args.cols, row, tile.rows * args.cols);
     put(r, row);
   }
   for (Index first = 0; first < tile.rows; first += wide_lanes) {

@@ -20,7 +20,7 @@ NORMKIT_INLINE void add_gradients(const T* dy, const T* x, const T* weight, Inde
                                   GradientLanes<T>& sums, Index ahead) {
   GradientLanes<T> lanes = sums;
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
-    if (k == 0 && ahead != 0) {
+    if (k == 0) {
       fetch_line(dy + ahead, i);
       fetch_line(x + ahead, i);
     }
@@ -121,7 +121,7 @@ struct RowTerms<double> {
 
 // For the rows [begin, begin + rows) of a tile: adds Σ dy·x̂ and Σ dy to the accumulators of the columns [first, first +
 // cols), and with row_sums finds each row's mean of g and of g·x̂.
-template <bool has_weight, bool row_sums, bool fetches, int rows, class T>
+template <bool has_weight, bool row_sums, int rows, class T>
 NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight, Index first, Index cols,
                               double* dweight, double* dbias, Index ahead) {
   WideLanes<T, row_lanes> g_sums[rows], gd_sums[rows];
@@ -140,7 +140,7 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight,
   each_wide<row_lanes>(cols, [&](Index i, int k, auto n) __attribute__((always_inline)) {
     Wide<T> w{}, dw = load_planes<T>(dweight + i, dweight_lo + i, n), db = load_planes<T>(dbias + i, dbias_lo + i, n);
     if constexpr (has_weight && row_sums) w = widen(weight + first + i, n);
-    if (fetches && i * static_cast<Index>(sizeof(T)) % 64 == 0)
+    if (i * static_cast<Index>(sizeof(T)) % 64 == 0)
       for (int r = 0; r < rows; ++r) {
         fetch_line(dy_rows[r] + ahead, i);
         fetch_line(x_rows[r] + ahead, i);
@@ -202,10 +202,10 @@ template <bool has_weight, bool row_sums, bool stream, class T>
 NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const T* weight, Index first, Index cols, double* dweight,
                                double* dbias, Index ahead) {
   if (tile.rows == gradient_rows)
-    tile_sums<has_weight, row_sums, stream, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias, ahead);
+    tile_sums<has_weight, row_sums, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias, ahead);
   else
     for (int r = 0; r < tile.rows; ++r)
-      tile_sums<has_weight, row_sums, stream, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
+      tile_sums<has_weight, row_sums, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
   for (int r = 0; r < tile.rows; ++r) gradients_of_row<has_weight, stream>(tile, r, weight, first, cols, ahead);
 }
 

@@ -128,15 +128,15 @@ struct Powers {
 // As many runs as there are registers for: the additions of one run alone wait for each other.
 constexpr int power_runs = vector_bytes == 64 ? 2 : 1;
 
-// Adds one run each, the runs being `stride` apart; with `fetches` the lines that lie `ahead` are brought nearer. Every other addition is made by the units that multiply, so that these and those that add and convert have
-// equal shares.
-template <bool fetches, int runs>
+// Adds one run each, the runs being `stride` apart; the lines that lie `ahead` are brought nearer. Every other addition
+// is made by the units that multiply, so that these and those that add and convert have equal shares.
+template <int runs>
 NORMKIT_INLINE void add_powers(const float* x, Index stride, Index count, Powers (&powers)[runs], Index ahead) {
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
 #pragma GCC unroll 2
     for (int r = 0; r < runs; ++r) {
       const float* at = x + r * stride;
-      if (fetches && k == 0) fetch_line(at + ahead, i);
+      if (k == 0) fetch_line(at + ahead, i);
       const Vec<double> v = widen(at + i, n).hi;
       Vec<double>&sum = powers[r].sums.part[k].hi, &square = powers[r].squares.part[k].hi;
       sum = k % 2 == 0 ? accumulate(sum, v) : sum + v;
@@ -144,13 +144,9 @@ NORMKIT_INLINE void add_powers(const float* x, Index stride, Index count, Powers
     }
   });
 }
-// One run; ahead: 0 to fetch nothing.
 NORMKIT_INLINE void add_powers(const float* x, Index count, Powers& powers, Index ahead) {
   Powers one[1] = {powers};
-  if (ahead != 0)
-    add_powers<true>(x, 0, count, one, ahead);
-  else
-    add_powers<false>(x, 0, count, one, 0);
+  add_powers(x, 0, count, one, ahead);
   powers = one[0];
 }
 

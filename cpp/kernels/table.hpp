@@ -113,8 +113,7 @@ inline constexpr int accumulator_planes = sizeof(T) / sizeof(float);
 
 template <class T>
 struct Kernels {
-  // ahead, here and below: where memory lies that the same thread reads next, in elements from here; 0: do not fetch
-  // it.
+  // ahead, here and below: where memory lies that the same thread reads next, in elements from here; 0: unknown.
   // channels, here and below: out, the mean and the coefficients have one value for each.
   void (*moments)(const T* x, Runs runs, Index channels, BlockMoments* out, Index ahead);
   void (*column_moments)(const T* x, Block block, ColumnMoments out);

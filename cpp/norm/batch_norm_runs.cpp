@@ -41,10 +41,10 @@ class Pieces {
   Runs whole() const { return {shape_.outer, shape_.channels * shape_.inner, shape_.inner}; }
 
   // Channels to take at once, a sweep over one of them reading channel_bytes: memory wants to be read some KB at a
-  // time, and a core's cache has to hold these channels and the next.
+  // time, and a core's cache has to hold these channels beside those that come next.
   Index together(Index channel_bytes) const {
-    constexpr Index wanted = 8192 / static_cast<Index>(sizeof(T));
-    const Index fitting = caches().second_level / 4 / std::max<Index>(channel_bytes, 1);
+    constexpr Index wanted = 16384 / static_cast<Index>(sizeof(T));
+    const Index fitting = caches().second_level / 2 / std::max<Index>(channel_bytes, 1);
     return std::clamp<Index>(std::min(wanted / shape_.inner, fitting), 1, most_channels);
   }
 
@@ -192,8 +192,7 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
                    moments.data() + piece * channels + some.begin, 0);
   };
   const auto refine = [&](Index channel) {
-    means[channel] =
-        refine_mean(args.mean[channel], merge_pieces(pieces, args.shape, moments.data(), channel).mean);
+    means[channel] = refine_mean(args.mean[channel], merge_pieces(pieces, args.shape, moments.data(), channel).mean);
   };
   const auto sums = [&](Share some, Index piece, Next next) {
     const Index first = pieces.offset(some.begin, piece);

@@ -59,7 +59,7 @@ const Caches& caches() { return sizes; }
 
 bool worth_streaming(Index bytes_read, Index bytes_written, Index run_bytes) {
   constexpr Index long_enough = 1024;
-  return run_bytes >= long_enough && bytes_read + bytes_written >= caches().last_level / 4 * 3;
+  return run_bytes >= long_enough && bytes_read + bytes_written >= caches().last_level;
 }
 
 }  // namespace normkit
