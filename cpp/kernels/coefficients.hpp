@@ -8,23 +8,28 @@ namespace {
 
 using namespace normkit;
 
+// Squares below the normal numbers of T are lost: false where neither the variance nor eps covers them.
+template <class T>
+inline bool covers_lost_squares(double var, double eps) {
+  constexpr double lost = sizeof(T) == sizeof(float) ? 0x1p-90 : 0x1p-900;
+  return (var >= lost) | (eps >= 0x1p60 * lost);
+}
+
 // rstd = 1 / sqrt(var + eps), or out_of_range where T has no room for x − mean, its square or x̂.
 // A row of floats with NaN or Inf is in range: its result is NaN whichever way it is computed. A row of doubles may
 // have a mean that is not finite because its sum overflowed.
 template <class T>
 inline double in_range(double rstd, double var, double eps, double mean) {
-  // Squares below the normal numbers of T are lost, which matters when eps does not cover them.
-  constexpr double lost = sizeof(T) == sizeof(float) ? 0x1p-90 : 0x1p-900;
   const bool finite = mean - mean == 0.0;
   if (!finite && sizeof(T) == sizeof(float)) return rstd;
   const double size = mean < 0.0 ? -mean : mean;
   const bool fits = rstd >= SafeRange<T>::rstd_min && rstd <= SafeRange<T>::rstd_max && size <= SafeRange<T>::mean_max;
-  return fits && (var >= lost || eps >= 0x1p60 * lost) ? rstd : out_of_range;
+  return fits && covers_lost_squares<T>(var, eps) ? rstd : out_of_range;
 }
 
 template <class T>
 inline bool is_out_of_range(double rstd) {
-  return rstd < SafeRange<T>::rstd_min || rstd > SafeRange<T>::rstd_max;
+  return (rstd < SafeRange<T>::rstd_min) | (rstd > SafeRange<T>::rstd_max);
 }
 
 // x̂ = (x − center)·rstd + shift; shift = −(mean − center)·rstd restores what rounding the mean to T lost.

@@ -188,6 +188,15 @@ class MatrixGradientSums {
   explicit MatrixGradientSums(const Matrix<T>& matrix)
       : matrix_(matrix), planes_(matrix, true), means_(2 * matrix.cols()) {}
 
+  void set_means(const double* mean) const {
+    const Index channels = matrix_.shape().channels;
+    if (matrix_.columns_are_channels()) {
+      std::copy(mean, mean + channels, means_.data());
+      std::fill_n(means_.data() + channels, channels, 0.0);
+    } else {
+      for (Index channel = 0; channel < channels; ++channel) set_mean(channel, {mean[channel], 0.0});
+    }
+  }
   void set_mean(Index channel, Sum mean) const {
     matrix_.each_fold({channel, channel + 1}, [&](Index, Index first, Index count) {
       std::fill_n(means_.data() + first, count, mean.hi);
@@ -348,6 +357,7 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
       if (matrix.columns_are_channels()) {
         if (training) moments.store(channels, args.mean, args.var);
         coefficients.set(channels, [&](const ChannelArrays& to) { channel_affines(args, channels, to); });
+        if (all_channels_fit(args, channels)) return;
         for (Index channel = channels.begin; channel < channels.end; ++channel)
           if (!channel_fits(args, channel)) careful(channel);
         return;
@@ -397,8 +407,12 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
     sums.join(channels);
     if constexpr (std::is_same_v<T, float>)
       if (matrix.columns_are_channels()) {
-        coefficients.set(channels,
-                         [&](const ChannelArrays& to) { channel_gradients(args, channels, sums.g(), sums.gd(), to); });
+        bool fit = false;
+        coefficients.set(channels, [&](const ChannelArrays& to) {
+          channel_gradients(args, channels, sums.g(), sums.gd(), to);
+          fit = all_gradients_fit(args, channels, to);
+        });
+        if (training && fit) return;
         for (Index channel = channels.begin; channel < channels.end; ++channel) set(channel, coefficients.get(channel));
         return;
       }
@@ -416,7 +430,7 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
             kernel.column_affine(dy, dx, block, coefficients.affine(first_col), stream);
         });
   };
-  for (Index channel = 0; channel < args.shape.channels; ++channel) sums.set_mean(channel, {args.mean[channel], 0.0});
+  sums.set_means(args.mean);
   parallel(threads, [&](const Team& team) {
     if (refines && training) {
       sweep_columns(team, matrix, [&](Index chunk) { moments.compute(args.x, chunk); }, refine, [](Index) {});

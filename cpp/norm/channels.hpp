@@ -92,7 +92,7 @@ inline void channel_gradients(const BatchNormBackward<float>& args, Share channe
 template <class T>
 bool coefficient_fits(double value) {
   const double size = std::fabs(value);
-  return size == 0.0 || !(size < SafeRange<T>::coefficient_min || size > SafeRange<T>::coefficient_max);
+  return (size == 0.0) | !((size < SafeRange<T>::coefficient_min) | (size > SafeRange<T>::coefficient_max));
 }
 
 // False where the channel, whose mean, var and rstd are stored, has to be computed in a wider type.
@@ -115,6 +115,26 @@ template <class T>
 bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const GradientAffine<T>& gradient) {
   return !is_out_of_range<T>(args.rstd[channel]) && coefficient_fits<T>(gradient.scale) &&
          coefficient_fits<T>(gradient.dy_center) && coefficient_fits<T>(gradient.dy_scale);
+}
+
+// Whether these say so of all channels, as they nearly always do: loops without a branch.
+inline bool all_channels_fit(const BatchNormForward<float>& args, Share channels) {
+  using Safe = SafeRange<float>;
+  bool fit = true;
+  for (Index c = channels.begin; c < channels.end; ++c) {
+    const double rstd = args.rstd[c], weight = args.weight ? static_cast<double>(args.weight[c]) : 1.0;
+    fit &= (rstd >= Safe::rstd_min) & (rstd <= Safe::rstd_max) & (std::fabs(args.mean[c]) <= Safe::mean_max) &
+           covers_lost_squares<float>(args.var[c], args.eps) & coefficient_fits<float>(rstd * weight);
+  }
+  return fit;
+}
+inline bool all_gradients_fit(const BatchNormBackward<float>& args, Share channels, const ChannelArrays& gradients) {
+  bool fit = true;
+  for (Index c = channels.begin; c < channels.end; ++c)
+    fit &= !is_out_of_range<float>(args.rstd[c]) & coefficient_fits<float>(static_cast<double>(gradients.scale[c])) &
+           coefficient_fits<float>(static_cast<double>(gradients.shift[c])) &
+           coefficient_fits<float>(static_cast<double>(gradients.dy_scale[c]));
+  return fit;
 }
 
 // A channel in a wider type; y may be x.
