@@ -8,11 +8,13 @@ namespace {
 
 using namespace normkit;
 
-// Squares below the normal numbers of T are lost: false where neither the variance nor eps covers them.
+// Squares below the normal numbers of T are lost, which matters when neither the variance is larger than this nor eps
+// is much larger.
 template <class T>
-inline bool covers_lost_squares(double var, double eps) {
-  constexpr double lost = sizeof(T) == sizeof(float) ? 0x1p-90 : 0x1p-900;
-  return (var >= lost) | (eps >= 0x1p60 * lost);
+constexpr double lost_squares = sizeof(T) == sizeof(float) ? 0x1p-90 : 0x1p-900;
+template <class T>
+inline bool covers_lost_squares(double eps) {
+  return eps >= 0x1p60 * lost_squares<T>;
 }
 
 // rstd = 1 / sqrt(var + eps), or out_of_range where T has no room for x − mean, its square or x̂.
@@ -24,12 +26,12 @@ inline double in_range(double rstd, double var, double eps, double mean) {
   if (!finite && sizeof(T) == sizeof(float)) return rstd;
   const double size = mean < 0.0 ? -mean : mean;
   const bool fits = rstd >= SafeRange<T>::rstd_min && rstd <= SafeRange<T>::rstd_max && size <= SafeRange<T>::mean_max;
-  return fits && covers_lost_squares<T>(var, eps) ? rstd : out_of_range;
+  return fits && (var >= lost_squares<T> || covers_lost_squares<T>(eps)) ? rstd : out_of_range;
 }
 
 template <class T>
 inline bool is_out_of_range(double rstd) {
-  return (rstd < SafeRange<T>::rstd_min) | (rstd > SafeRange<T>::rstd_max);
+  return rstd < SafeRange<T>::rstd_min || rstd > SafeRange<T>::rstd_max;
 }
 
 // x̂ = (x − center)·rstd + shift; shift = −(mean − center)·rstd restores what rounding the mean to T lost.

@@ -8,6 +8,7 @@
 #include "moments.inl"
 
 #include "batch_norm.inl"
+#include "channels.inl"
 #include "layer_norm.inl"
 #include "layer_norm_backward.inl"
 
@@ -43,6 +44,7 @@ constexpr Kernels<T> table() {
 namespace normkit {
 
 extern const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA);
-const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA) = {NORMKIT_TEXT(NORMKIT_ISA), table<float>(), table<double>()};
+const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA) = {
+    NORMKIT_TEXT(NORMKIT_ISA), table<float>(), table<double>(), {channel_affines, channel_gradients}};
 
 }  // namespace normkit

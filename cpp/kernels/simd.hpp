@@ -167,10 +167,17 @@ NORMKIT_INLINE HalfFloats load_half(const float* p, Full) {
   return v;
 }
 
+NORMKIT_INLINE void store_half(float* p, HalfFloats v, Full) { __builtin_memcpy(p, &v, sizeof v); }
+NORMKIT_INLINE void store_half(float* p, HalfFloats v, Part part) {
+  __builtin_memcpy(p, &v, static_cast<std::size_t>(part.n) * sizeof(float));
+}
+
 // GCC takes __builtin_convertvector apart into halves and puts them together again.
 #if defined(__AVX2__)
 NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return _mm256_cvtps_pd(v); }
+NORMKIT_INLINE HalfFloats to_float(Vec<double> v) { return _mm256_cvtpd_ps(v); }
 #else
+NORMKIT_INLINE HalfFloats to_float(Vec<double> v) { return __builtin_convertvector(v, HalfFloats); }
 NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return __builtin_convertvector(v, Vec<double>); }
 #endif
 

@@ -149,10 +149,34 @@ struct Kernels {
                                  bool stream);
 };
 
+// Channels of float data, whose statistics and coefficients are found side by side: arrays of one value each.
+// rstd = 1/sqrt(var + eps), and the coefficients of Affine.
+struct ChannelAffines {
+  const double *mean, *var;
+  const float *weight, *bias;  // or null
+  double eps;
+  double* rstd;
+  float *center, *scale, *shift;
+};
+// dweight, dbias, and the coefficients of GradientAffine; g, gd: Σ dy and Σ dy·(x − mean) over `count` elements.
+struct ChannelGradients {
+  const double *mean, *rstd, *g, *gd;
+  const float* weight;  // or null
+  double count;
+  float *dweight, *dbias, *center, *scale, *dy_center, *dy_scale;
+};
+
+struct ChannelKernels {
+  // The channels [begin, end). False if some have to be looked at one by one, for float may have no room for them.
+  bool (*affines)(const ChannelAffines& args, Index begin, Index end);
+  bool (*gradients)(const ChannelGradients& args, Index begin, Index end);
+};
+
 struct KernelSet {
   const char* isa;
   Kernels<float> f32;
   Kernels<double> f64;
+  ChannelKernels channels;
 };
 
 // Marks a row or channel that a kernel left alone.

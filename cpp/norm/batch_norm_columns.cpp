@@ -264,14 +264,16 @@ class Coefficients {
       for (Index which = 0; which < 4; ++which) plane(which)[col] = plane(which)[matrix_.cols() + col] = parts[which];
     });
   }
-  // The same for some channels at once, where columns are channels: fill(arrays) computes what set would be given.
+  // The same for some channels at once, where columns are channels: fill(planes...) computes what set would be given.
+  // Returns what fill does: whether none of them has to be looked at.
   template <class F>
-  void set(Share channels, F&& fill) const {
-    fill(ChannelArrays{plane(0), plane(1), plane(2), plane(3)});
+  bool set(Share channels, F&& fill) const {
+    const bool fit = fill(plane(0), plane(1), plane(2), plane(3));
     std::fill(has_any_.data() + channels.begin, has_any_.data() + channels.end, true);
     for (Index which = 0; which < 4; ++which)
       std::copy(plane(which) + channels.begin, plane(which) + channels.end,
                 plane(which) + matrix_.cols() + channels.begin);
+    return fit;
   }
   GradientAffine<T> get(Index channel) const {
     const Index col = matrix_.channel_offset(channel);
@@ -356,8 +358,12 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
     if constexpr (std::is_same_v<T, float>)
       if (matrix.columns_are_channels()) {
         if (training) moments.store(channels, args.mean, args.var);
-        coefficients.set(channels, [&](const ChannelArrays& to) { channel_affines(args, channels, to); });
-        if (all_channels_fit(args, channels)) return;
+        const bool fit = coefficients.set(channels, [&](float* center, float* scale, float* shift, float*) {
+          return active_kernels().channels.affines(
+              {args.mean, args.var, args.weight, args.bias, args.eps, args.rstd, center, scale, shift}, channels.begin,
+              channels.end);
+        });
+        if (fit) return;
         for (Index channel = channels.begin; channel < channels.end; ++channel)
           if (!channel_fits(args, channel)) careful(channel);
         return;
@@ -407,11 +413,13 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
     sums.join(channels);
     if constexpr (std::is_same_v<T, float>)
       if (matrix.columns_are_channels()) {
-        bool fit = false;
-        coefficients.set(channels, [&](const ChannelArrays& to) {
-          channel_gradients(args, channels, sums.g(), sums.gd(), to);
-          fit = all_gradients_fit(args, channels, to);
-        });
+        const auto fill = [&](float* center, float* scale, float* dy_center, float* dy_scale) {
+          return active_kernels().channels.gradients(
+              {args.mean, args.rstd, sums.g(), sums.gd(), args.weight, static_cast<double>(args.shape.per_channel()),
+               args.dweight, args.dbias, center, scale, dy_center, dy_scale},
+              channels.begin, channels.end);
+        };
+        const bool fit = coefficients.set(channels, fill);
         if (training && fit) return;
         for (Index channel = channels.begin; channel < channels.end; ++channel) set(channel, coefficients.get(channel));
         return;

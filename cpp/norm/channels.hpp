@@ -52,47 +52,11 @@ GradientAffine<T> channel_gradient(const BatchNormBackward<T>& args, Index chann
           rounded<T>(W(weight_of(args.weight, channel)) * rstd)};
 }
 
-// Statistics and coefficients of the channels [begin, end) of float data, arrays of all channels: the formulas of
-// channel_affine and channel_gradient in loops that the compiler can vectorize.
-struct ChannelArrays {
-  float *center, *scale, *shift, *dy_scale;
-};
-
-inline void channel_affines(const BatchNormForward<float>& args, Share channels, const ChannelArrays& to) {
-  for (Index c = channels.begin; c < channels.end; ++c) args.rstd[c] = 1.0 / std::sqrt(args.var[c] + args.eps);
-  for (Index c = channels.begin; c < channels.end; ++c) {
-    const float center = static_cast<float>(args.mean[c]);
-    const double off = args.mean[c] - static_cast<double>(center);
-    const double scale = (args.weight ? static_cast<double>(args.weight[c]) : 1.0) * args.rstd[c];
-    const double bias = args.bias ? static_cast<double>(args.bias[c]) : 0.0;
-    to.center[c] = center;
-    to.scale[c] = static_cast<float>(scale);
-    to.shift[c] = static_cast<float>(bias - off * scale);
-  }
-}
-
-inline void channel_gradients(const BatchNormBackward<float>& args, Share channels, const double* g, const double* gd,
-                              const ChannelArrays& to) {
-  const double count = static_cast<double>(args.shape.per_channel());
-  for (Index c = channels.begin; c < channels.end; ++c) {
-    const double rstd = args.rstd[c];
-    const float center = static_cast<float>(args.mean[c]);
-    const double off = args.mean[c] - static_cast<double>(center);
-    const double scale = -(gd[c] / count) * rstd * rstd;
-    args.dweight[c] = static_cast<float>(gd[c] * rstd);
-    args.dbias[c] = static_cast<float>(g[c]);
-    to.center[c] = center;
-    to.scale[c] = static_cast<float>(scale);
-    to.shift[c] = static_cast<float>(g[c] / count + scale * off);
-    to.dy_scale[c] = static_cast<float>((args.weight ? static_cast<double>(args.weight[c]) : 1.0) * rstd);
-  }
-}
-
 // Whether a coefficient keeps all its digits in T and its products stay finite.
 template <class T>
 bool coefficient_fits(double value) {
   const double size = std::fabs(value);
-  return (size == 0.0) | !((size < SafeRange<T>::coefficient_min) | (size > SafeRange<T>::coefficient_max));
+  return size == 0.0 || !(size < SafeRange<T>::coefficient_min || size > SafeRange<T>::coefficient_max);
 }
 
 // False where the channel, whose mean, var and rstd are stored, has to be computed in a wider type.
@@ -115,26 +79,6 @@ template <class T>
 bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const GradientAffine<T>& gradient) {
   return !is_out_of_range<T>(args.rstd[channel]) && coefficient_fits<T>(gradient.scale) &&
          coefficient_fits<T>(gradient.dy_center) && coefficient_fits<T>(gradient.dy_scale);
-}
-
-// Whether these say so of all channels, as they nearly always do: loops without a branch.
-inline bool all_channels_fit(const BatchNormForward<float>& args, Share channels) {
-  using Safe = SafeRange<float>;
-  bool fit = true;
-  for (Index c = channels.begin; c < channels.end; ++c) {
-    const double rstd = args.rstd[c], weight = args.weight ? static_cast<double>(args.weight[c]) : 1.0;
-    fit &= (rstd >= Safe::rstd_min) & (rstd <= Safe::rstd_max) & (std::fabs(args.mean[c]) <= Safe::mean_max) &
-           covers_lost_squares<float>(args.var[c], args.eps) & coefficient_fits<float>(rstd * weight);
-  }
-  return fit;
-}
-inline bool all_gradients_fit(const BatchNormBackward<float>& args, Share channels, const ChannelArrays& gradients) {
-  bool fit = true;
-  for (Index c = channels.begin; c < channels.end; ++c)
-    fit &= !is_out_of_range<float>(args.rstd[c]) & coefficient_fits<float>(static_cast<double>(gradients.scale[c])) &
-           coefficient_fits<float>(static_cast<double>(gradients.shift[c])) &
-           coefficient_fits<float>(static_cast<double>(gradients.dy_scale[c]));
-  return fit;
 }
 
 // A channel in a wider type; y may be x.
