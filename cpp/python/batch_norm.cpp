@@ -116,10 +116,10 @@ struct ForwardArguments {
   bool return_moments;
 };
 
-// prepare checks and reads the running statistics; run(args, threads) fills y, mean, rstd and var; after(mean, var, n)
+// sweeps: over x. prepare checks and reads the running statistics; run(args, threads) fills y, mean, rstd and var; after(mean, var, n)
 // commits what the result does not hold.
 template <class Prepare, class Run, class After>
-py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, After&& after) {
+py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepare, Run&& run, After&& after) {
   const Operation& op = given.op;
   const py::array x = checked_input(op, "x", given.x_object);
   const Scalar scalar = scalar_of(x);
@@ -138,7 +138,7 @@ py::object forward(const ForwardArguments& given, Prepare&& prepare, Run&& run, 
   prepare(op, view.channels(), mean, var);
 
   Destination output = view.result(target, {&view.array()});
-  const Index bytes = 2 * x.nbytes();
+  const Index bytes = sweeps * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, given.num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
@@ -181,7 +181,7 @@ py::object training(const py::object& x, const py::object& weight, const py::obj
     const double n = static_cast<double>(count), factor = unbiased ? n / (n - 1.0) : 1.0;
     if (count > 1) running[1].move_towards(momentum, [&](Index c) { return var[c] * factor; });
   };
-  return forward(given, prepare, run, update);
+  return forward(given, 2, prepare, run, update);
 }
 
 py::object inference(const py::object& x, const py::object& weight, const py::object& bias,
@@ -196,7 +196,7 @@ py::object inference(const py::object& x, const py::object& weight, const py::ob
     vars.read(var.data());
   };
   const auto run = [](const auto& args, int threads) { batch_norm_inference(args, threads); };
-  return forward(given, prepare, run, [](const double*, const double*, Index) {});
+  return forward(given, 1, prepare, run, [](const double*, const double*, Index) {});
 }
 
 py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
