@@ -4,8 +4,8 @@ namespace {
 
 // body(Constant<stream>)
 template <class F>
-NORMKIT_INLINE void with_stores(bool stream, F&& body) {
-  if (stream)
+NORMKIT_INLINE void with_stores(Reach reach, F&& body) {
+  if (reach == Reach::past)
     body(Constant<true>{});
   else
     body(Constant<false>{});
@@ -13,7 +13,7 @@ NORMKIT_INLINE void with_stores(bool stream, F&& body) {
 
 template <class T>
 void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine, Stores stores) {
-  with_stores(stores.stream, [&](auto streams) {
+  with_stores(stores.reach, [&](auto streams) {
     each_run(runs, channels, [&](Index run, Index c) {
       const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
                    shift = broadcast(affine.shift[c]);
@@ -28,7 +28,7 @@ void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine
 template <class T>
 void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<T> affine,
                      Stores stores) {
-  with_stores(stores.stream, [&](auto streams) {
+  with_stores(stores.reach, [&](auto streams) {
     each_run(runs, channels, [&](Index run, Index c) {
       const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
                    dy_center = broadcast(affine.dy_center[c]), dy_scale = broadcast(affine.dy_scale[c]);
@@ -55,8 +55,8 @@ NORMKIT_INLINE void each_rows_of(Block block, F&& body) {
   for (; r < block.rows; ++r) body(Constant<1>{}, r * block.stride);
 }
 template <bool stream, class T, class F>
-NORMKIT_INLINE void each_rows(Block block, F&& body) {
-  if constexpr (stream)  // memory takes one row at a time the fastest
+NORMKIT_INLINE void each_rows(Block block, Reach reach, F&& body) {
+  if (stream || reach == Reach::far)
     each_rows_of<1>(block, body);
   else if (block.stride * static_cast<Index>(sizeof(T)) % 4096 == 0)
     each_rows_of<2>(block, body);
@@ -65,9 +65,9 @@ NORMKIT_INLINE void each_rows(Block block, F&& body) {
 }
 
 template <class T>
-void column_affine(const T* x, T* y, Block block, AffineColumns<T> affine, bool stream) {
-  with_stores(stream, [&](auto streams) {
-    each_rows<streams.value, T>(block, [&](auto rows, Index offset) {
+void column_affine(const T* x, T* y, Block block, AffineColumns<T> affine, Reach reach) {
+  with_stores(reach, [&](auto streams) {
+    each_rows<streams.value, T>(block, reach, [&](auto rows, Index offset) {
       const T* from = x + offset;
       T* to = y + offset;
       each_vector<T>(block.cols, [&](Index i, auto n) {
@@ -84,9 +84,9 @@ void column_affine(const T* x, T* y, Block block, AffineColumns<T> affine, bool 
 }
 
 template <class T>
-void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine, bool stream) {
-  with_stores(stream, [&](auto streams) {
-    each_rows<streams.value, T>(block, [&](auto rows, Index offset) {
+void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine, Reach reach) {
+  with_stores(reach, [&](auto streams) {
+    each_rows<streams.value, T>(block, reach, [&](auto rows, Index offset) {
       const T *dy_rows = dy + offset, *x_rows = x + offset;
       T* to = dx + offset;
       each_vector<T>(block.cols, [&](Index i, auto n) {

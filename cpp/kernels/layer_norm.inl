@@ -51,7 +51,7 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* b
 template <class T>
 NORMKIT_INLINE void normalize_row(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine,
                                   Stores stores) {
-  if (stores.stream)
+  if (stores.reach == Reach::past)
     normalize_rows<true, 1>(x, y, weight, bias, 0, n, &affine, stores.ahead);
   else
     normalize_rows<false, 1>(x, y, weight, bias, 0, n, &affine, 0);
@@ -140,9 +140,9 @@ NORMKIT_INLINE void normalize_tile(const LayerNormForward<T>& args, const RowTil
     if (args.rstd[tile.first + r] == out_of_range) return;
     const Index at = r * args.cols + first;
     normalize_row(x + at, y + at, args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
-                  cols, tile.affine[r], {args.stream, tile.rows * args.cols});
+                  cols, tile.affine[r], {args.reach, tile.rows * args.cols});
   };
-  if (args.stream) {
+  if (args.reach == Reach::past) {
     // A stream wants one row at a time; a block of columns keeps weight and bias in the first-level cache meanwhile.
     constexpr Index block = 4096 / static_cast<Index>(sizeof(T));
     for (Index first = 0; first < args.cols; first += block)
@@ -150,7 +150,7 @@ NORMKIT_INLINE void normalize_tile(const LayerNormForward<T>& args, const RowTil
     return;
   }
   Index r = 0;
-  for (; tile.left_alone == 0 && r + rows_at_once <= tile.rows; r += rows_at_once)
+  for (; args.reach == Reach::near && tile.left_alone == 0 && r + rows_at_once <= tile.rows; r += rows_at_once)
     normalize_rows<false, rows_at_once>(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols,
                                         args.cols, tile.affine + r, 0);
   for (; r < tile.rows; ++r) one_row(r, 0, args.cols);

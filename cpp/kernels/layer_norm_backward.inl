@@ -239,7 +239,7 @@ NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, In
 }
 template <bool row_sums, class T, class... Rest>
 NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Rest&&... rest) {
-  if (args.stream)
+  if (args.reach == Reach::past)
     return args.weight ? each_tile<true, row_sums, true>(args, rest...)
                        : each_tile<false, row_sums, true>(args, rest...);
   return args.weight ? each_tile<true, row_sums, false>(args, rest...)

@@ -70,14 +70,17 @@ struct Block {
   Index rows, stride, cols;
 };
 
-// How a loop writes its result: as usual, or past the caches. Then the memory that lies `ahead` elements on is fetched,
-// which the same thread reads next: memory is the slower for reading and writing in turns.
+// Where a result goes: to a cache nearby; to the last-level cache, which takes one row at a time the fastest; or past
+// the caches.
+enum class Reach { near, far, past };
+
+// How a loop writes its result. Past the caches it also fetches the memory that lies `ahead` elements on, which the
+// same thread reads next: memory is the slower for reading and writing in turns.
 struct Stores {
-  bool stream;
+  Reach reach;
   Index ahead;
 };
 
-// stream: write the result past the caches.
 // x, y: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows).
 template <class T>
 struct LayerNormForward {
@@ -87,7 +90,7 @@ struct LayerNormForward {
   double *mean, *rstd;
   Index cols;
   double eps;
-  bool stream;
+  Reach reach;
 };
 
 // dy, x, dx: (rows, cols); weight: (cols) or null; mean, rstd: (rows).
@@ -98,7 +101,7 @@ struct LayerNormBackward {
   const T* weight;
   const double *mean, *rstd;
   Index cols;
-  bool stream;
+  Reach reach;
 };
 
 // One row's part in its gradient: x̂ = (x − center)·rstd + shift, dx = ((g − mean_g) − x̂·mean_gx)·rstd.
@@ -136,7 +139,7 @@ struct Kernels {
                                       const RowGradient<T>* gradients, double* dweight, double* dbias);
 
   void (*affine)(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine, Stores stores);
-  void (*column_affine)(const T* x, T* y, Block block, AffineColumns<T> affine, bool stream);
+  void (*column_affine)(const T* x, T* y, Block block, AffineColumns<T> affine, Reach reach);
 
   // weight: null or, for a single run of one channel, (inner)
   void (*gradient_sums)(const T* dy, const T* x, const T* weight, Runs runs, Index channels, const Sum* mean,
@@ -146,7 +149,7 @@ struct Kernels {
   void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<T> affine,
                           Stores stores);
   void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine,
-                                 bool stream);
+                                 Reach reach);
 };
 
 // Channels of float data, whose statistics and coefficients are found side by side: arrays of one value each.

@@ -20,7 +20,7 @@ Arguments with_stores(Arguments args, Index arrays) {
   const Index bytes = args.shape.size() * static_cast<Index>(sizeof(*args.x));
   // Columns are written as one run, rows end to end.
   const Index run = goes_by_runs(args.shape) ? args.shape.inner * static_cast<Index>(sizeof(*args.x)) : bytes;
-  args.stream = args.stream && worth_streaming(arrays * bytes, bytes, run);
+  args.reach = std::min(args.reach, reach_of((arrays + 1) * bytes, run));
   return args;
 }
 

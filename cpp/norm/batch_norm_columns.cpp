@@ -292,16 +292,16 @@ class Coefficients {
     return {plane(0) + first_col, plane(1) + first_col, plane(2) + first_col, plane(3) + first_col};
   }
 
-  // body(offset, block, first column, stream) for what a chunk writes to `to`, in blocks whose rows begin at a column.
+  // body(offset, block, first column, reach) for what a chunk writes to `to`, in blocks whose rows begin at a column.
   template <class F>
-  void each_block(const T* to, bool stream, Index chunk, F&& body) const {
-    if (complete_) return each_flat_block(to, stream, chunk, body);
+  void each_block(const T* to, Reach reach, Index chunk, F&& body) const {
+    if (complete_) return each_flat_block(to, reach, chunk, body);
     const auto part = [&](const Piece& piece) {
       for (Index begin = 0; begin < piece.block.cols;) {
         Index stop = begin;
         while (stop < piece.block.cols && has_any_[stop]) ++stop;
         if (stop > begin)
-          body(piece.offset + begin, Block{piece.block.rows, piece.block.stride, stop - begin}, begin, false);
+          body(piece.offset + begin, Block{piece.block.rows, piece.block.stride, stop - begin}, begin, Reach::near);
         begin = stop + 1;
       }
     };
@@ -316,19 +316,20 @@ class Coefficients {
   // The rows of a chunk lie end to end. Streaming stores need them to begin where a line of the cache does, so all
   // of them are shifted by as many columns.
   template <class F>
-  void each_flat_block(const T* to, bool stream, Index chunk, F&& body) const {
+  void each_flat_block(const T* to, Reach reach, Index chunk, F&& body) const {
     const Index cols = matrix_.cols(), all = matrix_.shape().size();
     const Index past = static_cast<Index>(reinterpret_cast<std::uintptr_t>(to) / sizeof(T)) % line;
-    const bool shifts = stream && cols % line == 0;
+    const bool shifts = reach == Reach::past && cols % line == 0;
     const Index shift = shifts && past > 0 ? line - past : 0;
+    const Reach reached = shifts ? Reach::past : std::min(reach, Reach::far);
     const bool last = chunk + 1 == matrix_.chunks();
     const Index begin = matrix_.first_row(chunk) * cols + shift;
     const Index end = last ? all : (matrix_.first_row(chunk) + matrix_.rows(chunk)) * cols + shift;
-    if (chunk == 0 && shift > 0) body(0, Block{1, cols, std::min(shift, all)}, 0, false);
+    if (chunk == 0 && shift > 0) body(0, Block{1, cols, std::min(shift, all)}, 0, Reach::near);
     if (begin >= end) return;
     const Index rows = (end - begin) / cols, left = (end - begin) % cols;
-    if (rows > 0) body(begin, Block{rows, cols, cols}, shift, shifts);
-    if (left > 0) body(begin + rows * cols, Block{1, cols, left}, shift, shifts);
+    if (rows > 0) body(begin, Block{rows, cols, cols}, shift, reached);
+    if (left > 0) body(begin + rows * cols, Block{1, cols, left}, shift, reached);
   }
 
   const Matrix<T>& matrix_;
@@ -379,8 +380,8 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
   };
   const auto apply = [&](Index chunk) {
     coefficients.each_block(
-        args.y, args.stream, chunk, [&](Index offset, const Block& block, Index first_col, bool stream) {
-          kernel.column_affine(args.x + offset, args.y + offset, block, coefficients.affine(first_col), stream);
+        args.y, args.reach, chunk, [&](Index offset, const Block& block, Index first_col, Reach reach) {
+          kernel.column_affine(args.x + offset, args.y + offset, block, coefficients.affine(first_col), reach);
         });
   };
   parallel(threads, [&](const Team& team) { sweep_columns(team, matrix, statistics, finish, apply); });
@@ -429,13 +430,13 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
   };
   const auto apply = [&](Index chunk) {
     coefficients.each_block(
-        args.dx, args.stream, chunk, [&](Index offset, const Block& block, Index first_col, bool stream) {
+        args.dx, args.reach, chunk, [&](Index offset, const Block& block, Index first_col, Reach reach) {
           const T* dy = args.dy + offset;
           T* dx = args.dx + offset;
           if (training)
-            kernel.column_gradient_affine(dy, args.x + offset, dx, block, coefficients.gradient(first_col), stream);
+            kernel.column_gradient_affine(dy, args.x + offset, dx, block, coefficients.gradient(first_col), reach);
           else
-            kernel.column_affine(dy, dx, block, coefficients.affine(first_col), stream);
+            kernel.column_affine(dy, dx, block, coefficients.affine(first_col), reach);
         });
   };
   sums.set_means(args.mean);

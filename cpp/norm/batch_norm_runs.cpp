@@ -131,7 +131,7 @@ void forward_by_runs(const BatchNormForward<T>& args, int threads) {
     }
   };
   const auto apply = [&](Share some, Index piece, Next next) {
-    const Stores stores{args.stream, pieces.ahead(some, piece, next)};
+    const Stores stores{args.reach, pieces.ahead(some, piece, next)};
     coefficients.each_open(some, [&](Index channel, Index count) {
       const Index first = pieces.offset(channel, piece);
       kernel.affine(args.x + first, args.y + first, pieces.runs(piece), count, coefficients.affine(channel), stores);
@@ -169,7 +169,7 @@ void inference_by_planes(const BatchNormForward<T>& args, int threads) {
       const Index channel = p % channels, count = std::min(planes.end - p, channels - channel);
       coefficients.each_open({channel, channel + count}, [&](Index first, Index some) {
         const Index at = (p + first - channel) * inner;
-        kernel.affine(args.x + at, args.y + at, {1, 0, inner}, some, coefficients.affine(first), {args.stream, 0});
+        kernel.affine(args.x + at, args.y + at, {1, 0, inner}, some, coefficients.affine(first), {args.reach, 0});
       });
       p += count;
     }
@@ -214,7 +214,7 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
     }
   };
   const auto apply = [&](Share some, Index piece, Next next) {
-    const Stores stores{args.stream, pieces.ahead(some, piece, next)};
+    const Stores stores{args.reach, pieces.ahead(some, piece, next)};
     const Runs runs = pieces.runs(piece);
     coefficients.each_open(some, [&](Index channel, Index count) {
       const Index first = pieces.offset(channel, piece);

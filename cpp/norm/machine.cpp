@@ -57,9 +57,11 @@ const Caches sizes = [] {
 
 const Caches& caches() { return sizes; }
 
-bool worth_streaming(Index bytes_read, Index bytes_written, Index run_bytes) {
+Reach reach_of(Index bytes, Index run_bytes) {
   constexpr Index long_enough = 1024;
-  return run_bytes >= long_enough && bytes_read + bytes_written >= caches().last_level;
+  const Index cache = caches().last_level;
+  if (bytes < cache / 4 * 3) return Reach::near;
+  return bytes < cache || run_bytes < long_enough ? Reach::far : Reach::past;
 }
 
 }  // namespace normkit

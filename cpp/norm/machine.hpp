@@ -11,9 +11,9 @@ struct Caches {
 };
 const Caches& caches();
 
-// Whether a result is written past the caches: that saves reading its memory first, and pays when the caches cannot
-// hold the operation's arrays anyway. run_bytes: what is written without a gap; at both ends of it a line of the cache
-// is written in two parts, which streaming makes slow.
-bool worth_streaming(Index bytes_read, Index bytes_written, Index run_bytes);
+// Where the result of an operation goes that takes `bytes` with all its arrays. Past the caches it need not be read
+// before it is written, which pays when they cannot hold the arrays anyway. run_bytes: what is written without a gap;
+// at both ends of it a line of the cache is written in two parts, which is slow past the caches.
+Reach reach_of(Index bytes, Index run_bytes);
 
 }  // namespace normkit

@@ -1,7 +1,7 @@
 // The C++ interface: each operation on contiguous arrays of T = float or double, on up to `threads` threads.
-// The callers (cpp/python) have checked shapes, memory and aliasing; y may be x, dx may be dy or x. They set `stream`
-// where the result's memory is there already and no input; whether it is then written past the caches is the plan's
-// choice.
+// The callers (cpp/python) have checked shapes, memory and aliasing; y may be x, dx may be dy or x. They set
+// `reach` to how far the result may go: past the caches where its memory is there already and no input. Where it does
+// go is the plan's choice.
 #pragma once
 
 #include "kernels/table.hpp"
@@ -32,7 +32,7 @@ struct BatchNormForward {
   double *mean, *rstd, *var;
   ChannelShape shape;
   double eps;
-  bool stream;
+  Reach reach;
 };
 
 template <class T>
@@ -43,7 +43,7 @@ struct BatchNormBackward {
   const double *mean, *rstd;
   T *dweight, *dbias;  // (channels)
   ChannelShape shape;
-  bool stream;
+  Reach reach;
 };
 
 // Normalizes with the statistics of x, which mean, rstd and var receive.

@@ -47,6 +47,7 @@ bool overlaps_itself(const py::array& array);
 struct Destination {
   py::array array;
   bool resident = false;
+  Reach reach() const { return resident ? Reach::past : Reach::far; }
 };
 
 // Uninitialized.

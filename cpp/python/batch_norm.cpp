@@ -116,8 +116,8 @@ struct ForwardArguments {
   bool return_moments;
 };
 
-// sweeps: over x. prepare checks and reads the running statistics; run(args, threads) fills y, mean, rstd and var; after(mean, var, n)
-// commits what the result does not hold.
+// sweeps: over x. prepare checks and reads the running statistics; run(args, threads) fills y, mean, rstd and var;
+// after(mean, var, n) commits what the result does not hold.
 template <class Prepare, class Run, class After>
 py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepare, Run&& run, After&& after) {
   const Operation& op = given.op;
@@ -151,7 +151,7 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
                                    var.data(),
                                    view.shape(),
                                    eps,
-                                   output.resident};
+                                   output.reach()};
     without_gil(bytes, [&] { run(args, threads); });
   });
   const py::object result = ChannelView::finish(target, output.array);
@@ -224,10 +224,10 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const BatchNormBackward<T> args{data<T>(upstream),        data<T>(view.array()), writable<T>(output.array),
-                                    optional_data<T>(weight), mean.data(),           rstd.data(),
-                                    writable<T>(dweight),     writable<T>(dbias),    view.shape(),
-                                    output.resident};
+    const BatchNormBackward<T> args{
+        data<T>(upstream), data<T>(view.array()), writable<T>(output.array), optional_data<T>(weight),
+        mean.data(),       rstd.data(),           writable<T>(dweight),      writable<T>(dbias),
+        view.shape(),      output.reach()};
     without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });
   });
   const py::object dx = ChannelView::finish(target, output.array);

@@ -107,7 +107,7 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
                                    rstd.data(),
                                    view.cols(),
                                    eps,
-                                   output.resident};
+                                   output.reach()};
     without_gil(bytes, [&] { layer_norm(args, view.rows(), threads); });
   });
   const py::object result = view.finish(target, output.array, scalar);
@@ -148,7 +148,7 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                     mean.data(),
                                     rstd.data(),
                                     view.cols(),
-                                    output.resident};
+                                    output.reach()};
     T *dw = writable<T>(dweight), *db = writable<T>(dbias);
     without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
   });
