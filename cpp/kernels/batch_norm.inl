@@ -109,12 +109,11 @@ template <class T>
 void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean, ColumnGradientSums out) {
   clear<T>(out.g, out.g_lo, block.cols);
   clear<T>(out.gd, out.gd_lo, block.cols);
-  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols) {
+  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols, Index ahead) {
     WideStrip<T> minus_mean(mean.mean + first, mean.mean_lo + first, cols);
 #pragma GCC unroll 8
     for (int k = 0; k < sum_wides; ++k) minus_mean.part[k] = Wide<T>{} - minus_mean.part[k];
     WideStrip<T> g(out.g + first, out.g_lo + first, cols), gd(out.gd + first, out.gd_lo + first, cols);
-    const Index ahead = (rows.end - rows.begin) * block.stride;
     for (Index r = rows.begin; r < rows.end; ++r) {
       const Index row = r * block.stride + first;
       each_in_group<wide_lanes, sum_wides>(row, cols, [&](Index i, int k, auto n) {

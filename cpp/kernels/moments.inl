@@ -70,16 +70,20 @@ void moments(const T* x, Runs runs, Index channels, BlockMoments* out, Index ahe
     run_moments<most_channels>(x, runs, channels, out, ahead);
 }
 
-// The columns of a block in strips of `width` whose sums stay in registers over some rows; the next strip
-// of the same rows is mostly next in memory. body(rows, first column, columns), rows being a part of the block.
+// The columns of a block in strips of `width` whose sums stay in registers over some rows. body(rows, first column,
+// columns, ahead), rows being a part of the block; ahead: how far the same row of the next strip lies.
 template <Index width, class F>
 NORMKIT_INLINE void each_strip(Block block, F&& body) {
   constexpr Index most_rows = 32;
   for (Index r = 0; r < block.rows; r += most_rows) {
     const Index left = block.rows - r, rows = left < most_rows ? left : most_rows;
     Index first = 0;
-    for (; first + width <= block.cols; first += width) body(RowRange{r, r + rows}, first, width);
-    if (first < block.cols) body(RowRange{r, r + rows}, first, block.cols - first);
+    const auto strip = [&](Index cols) {
+      const Index next = first + cols < block.cols ? cols : rows * block.stride - first;
+      body(RowRange{r, r + rows}, first, cols, next);
+    };
+    for (; first + width <= block.cols; first += width) strip(width);
+    if (first < block.cols) strip(block.cols - first);
   }
 }
 
@@ -101,16 +105,15 @@ struct WideStrip {
   }
 };
 
-// Whether the k-th wide vector of a strip is the first of its line: then the same line of the next rows is fetched, for
-// the processor does not see where they are.
+// Whether the k-th wide vector of a strip is the first of its line: then that line of the next strip is fetched, for
+// the processor does not see where it is.
 template <class T>
 NORMKIT_INLINE constexpr bool starts_line(int k) {
   return k * wide_lanes * static_cast<Index>(sizeof(T)) % 64 == 0;
 }
 
 template <class T, class F>
-NORMKIT_INLINE void each_wide_column(const T* x, Block block, RowRange rows, Index first, Index cols, F&& body) {
-  const Index ahead = (rows.end - rows.begin) * block.stride;
+NORMKIT_INLINE void each_wide_column(const T* x, Block block, RowRange rows, Index first, Index cols, Index ahead, F&& body) {
   for (Index r = rows.begin; r < rows.end; ++r) {
     const T* row = x + r * block.stride + first;
     each_in_group<wide_lanes, sum_wides>(0, cols, [&](Index i, int k, auto n) {
@@ -129,10 +132,10 @@ NORMKIT_INLINE void clear(double* hi, double* lo, Index cols) {
 template <class T>
 NORMKIT_INLINE void column_squares(const T* x, Block block, ColumnMoments out) {
   clear<T>(out.m2, out.m2_lo, block.cols);
-  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols) {
+  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols, Index ahead) {
     const WideStrip<T> mean(out.mean + first, out.mean_lo + first, cols);
     WideStrip<T> squares(out.m2 + first, out.m2_lo + first, cols);
-    each_wide_column(x, block, rows, first, cols, [&](Wide<T> v, int k, auto) {
+    each_wide_column(x, block, rows, first, cols, ahead, [&](Wide<T> v, int k, auto) {
       const Wide<T> d = v - mean.part[k];
       squares.part[k] = multiply_add(d, d, squares.part[k]);
     });
@@ -143,10 +146,10 @@ NORMKIT_INLINE void column_squares(const T* x, Block block, ColumnMoments out) {
 NORMKIT_INLINE void column_statistics(const float* x, Block block, ColumnMoments out) {
   clear<float>(out.mean, out.mean_lo, block.cols);
   clear<float>(out.m2, out.m2_lo, block.cols);
-  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols) {
+  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols, Index ahead) {
     WideStrip<float> sums(out.mean + first, out.mean_lo + first, cols),
         squares(out.m2 + first, out.m2_lo + first, cols);
-    each_wide_column(x, block, rows, first, cols, [&](Wide<float> v, int k, auto) {
+    each_wide_column(x, block, rows, first, cols, ahead, [&](Wide<float> v, int k, auto) {
       sums.part[k] = accumulate(sums.part[k], v);
       squares.part[k] = multiply_add(v, v, squares.part[k]);
     });
@@ -172,9 +175,9 @@ NORMKIT_INLINE void column_statistics(const float* x, Block block, ColumnMoments
 
 NORMKIT_INLINE void column_statistics(const double* x, Block block, ColumnMoments out) {
   clear<double>(out.mean, out.mean_lo, block.cols);
-  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols) {
+  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols, Index ahead) {
     WideStrip<double> sums(out.mean + first, out.mean_lo + first, cols);
-    each_wide_column(x, block, rows, first, cols,
+    each_wide_column(x, block, rows, first, cols, ahead,
                      [&](Wide<double> v, int k, auto) { sums.part[k] = sums.part[k] + v; });
     sums.store_to(out.mean + first, out.mean_lo + first, cols);
   });
