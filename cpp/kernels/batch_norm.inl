@@ -11,16 +11,37 @@ NORMKIT_INLINE void with_stores(Reach reach, F&& body) {
     body(Constant<false>{});
 }
 
+// body(Constant<streams>, Constant<fetches>, offset, channel, to) for every run of some channels; `to` is where it
+// writes: y, or memory from where the runs of all channels, which are neighbours, go to y together.
+template <class T, class F>
+NORMKIT_INLINE void each_written_run(T* y, Runs runs, Index channels, Reach reach, F&& body) {
+  const bool is_short = runs.inner * static_cast<Index>(sizeof(T)) < long_run;
+  if (reach != Reach::past || !is_short) {
+    with_stores(reach, [&](auto streams) {
+      each_run(runs, channels, [&](Index run, Index c) { body(streams, streams, run, c, y + run); });
+    });
+    return;
+  }
+  constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+  alignas(64) T stage[most_staged / static_cast<Index>(sizeof(T)) + line];
+  for (Index o = 0; o < runs.outer; ++o) {
+    T* to = y + o * runs.stride;
+    T* staged = stage + static_cast<Index>(reinterpret_cast<std::uintptr_t>(to) / sizeof(T)) % line;
+    for (Index c = 0; c < channels; ++c)
+      body(Constant<false>{}, Constant<true>{}, o * runs.stride + c * runs.inner, c, staged + c * runs.inner);
+    each_vector_of<true>(to, channels * runs.inner,
+                         [&](Index i, auto n) { store<true>(to + i, load(staged + i, n), n); });
+  }
+}
+
 template <class T>
 void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine, Stores stores) {
-  with_stores(stores.reach, [&](auto streams) {
-    each_run(runs, channels, [&](Index run, Index c) {
-      const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
-                   shift = broadcast(affine.shift[c]);
-      each_vector_of<streams.value>(y + run, runs.inner, [&](Index i, auto n) {
-        if constexpr (streams.value) fetch_line(x + run + stores.ahead, i);
-        store<streams.value>(y + run + i, fma(load(x + run + i, n) - center, scale, shift), n);
-      });
+  each_written_run(y, runs, channels, stores.reach, [&](auto streams, auto fetches, Index run, Index c, T* to) {
+    const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
+                 shift = broadcast(affine.shift[c]);
+    each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
+      if constexpr (fetches.value) fetch_line(x + run + stores.ahead, i);
+      store<streams.value>(to + i, fma(load(x + run + i, n) - center, scale, shift), n);
     });
   });
 }
@@ -28,18 +49,16 @@ void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine
 template <class T>
 void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<T> affine,
                      Stores stores) {
-  with_stores(stores.reach, [&](auto streams) {
-    each_run(runs, channels, [&](Index run, Index c) {
-      const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
-                   dy_center = broadcast(affine.dy_center[c]), dy_scale = broadcast(affine.dy_scale[c]);
-      each_vector_of<streams.value>(dx + run, runs.inner, [&](Index i, auto n) {
-        if constexpr (streams.value) {
-          fetch_line(dy + run + stores.ahead, i);
-          fetch_line(x + run + stores.ahead, i);
-        }
-        const Vec<T> g = load(dy + run + i, n) - dy_center;
-        store<streams.value>(dx + run + i, fma(load(x + run + i, n) - center, scale, g) * dy_scale, n);
-      });
+  each_written_run(dx, runs, channels, stores.reach, [&](auto streams, auto fetches, Index run, Index c, T* to) {
+    const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
+                 dy_center = broadcast(affine.dy_center[c]), dy_scale = broadcast(affine.dy_scale[c]);
+    each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
+      if constexpr (fetches.value) {
+        fetch_line(dy + run + stores.ahead, i);
+        fetch_line(x + run + stores.ahead, i);
+      }
+      const Vec<T> g = load(dy + run + i, n) - dy_center;
+      store<streams.value>(to + i, fma(load(x + run + i, n) - center, scale, g) * dy_scale, n);
     });
   });
 }

@@ -113,7 +113,8 @@ NORMKIT_INLINE constexpr bool starts_line(int k) {
 }
 
 template <class T, class F>
-NORMKIT_INLINE void each_wide_column(const T* x, Block block, RowRange rows, Index first, Index cols, Index ahead, F&& body) {
+NORMKIT_INLINE void each_wide_column(const T* x, Block block, RowRange rows, Index first, Index cols, Index ahead,
+                                     F&& body) {
   for (Index r = rows.begin; r < rows.end; ++r) {
     const T* row = x + r * block.stride + first;
     each_in_group<wide_lanes, sum_wides>(0, cols, [&](Index i, int k, auto n) {

@@ -16,6 +16,9 @@ struct Runs {
   Index outer, stride, inner;
 };
 inline constexpr Index most_channels = 32;  // that a kernel takes at once
+// Past the caches whole lines have to be written: the runs of several channels, when they are shorter than this
+// (bytes), are put together first, as far as there is room.
+inline constexpr Index long_run = 1024, most_staged = 16384;
 
 // Unevaluated sum hi + lo. For float data lo is 0: a double holds all that is needed.
 struct Sum {

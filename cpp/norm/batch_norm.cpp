@@ -18,9 +18,7 @@ bool goes_by_runs(const ChannelShape& shape) { return shape.inner >= shortest_ru
 template <class Arguments>
 Arguments with_stores(Arguments args, Index arrays) {
   const Index bytes = args.shape.size() * static_cast<Index>(sizeof(*args.x));
-  // Columns are written as one run, rows end to end.
-  const Index run = goes_by_runs(args.shape) ? args.shape.inner * static_cast<Index>(sizeof(*args.x)) : bytes;
-  args.reach = std::min(args.reach, reach_of((arrays + 1) * bytes, run));
+  args.reach = std::min(args.reach, reach_of((arrays + 1) * bytes));
   return args;
 }
 

@@ -57,11 +57,9 @@ const Caches sizes = [] {
 
 const Caches& caches() { return sizes; }
 
-Reach reach_of(Index bytes, Index run_bytes) {
-  constexpr Index long_enough = 1024;
+Reach reach_of(Index bytes) {
   const Index cache = caches().last_level;
-  if (bytes < cache / 4 * 3) return Reach::near;
-  return bytes < cache || run_bytes < long_enough ? Reach::far : Reach::past;
+  return bytes < cache / 4 * 3 ? Reach::near : bytes < cache ? Reach::far : Reach::past;
 }
 
 }  // namespace normkit

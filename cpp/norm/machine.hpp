@@ -1,6 +1,8 @@
 // What the plans ask of the machine. Only the order of the work and the kind of its stores depend on it, never a sum.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/table.hpp"
 
 namespace normkit {
@@ -12,8 +14,13 @@ struct Caches {
 const Caches& caches();
 
 // Where the result of an operation goes that takes `bytes` with all its arrays. Past the caches it need not be read
-// before it is written, which pays when they cannot hold the arrays anyway. run_bytes: what is written without a gap;
-// at both ends of it a line of the cache is written in two parts, which is slow past the caches.
-Reach reach_of(Index bytes, Index run_bytes);
+// before it is written, which pays when they cannot hold the arrays anyway.
+Reach reach_of(Index bytes);
+
+// The same for a result that is written `run_bytes` at a time, with gaps: at both ends of a run a line is written in
+// two parts, which is slow past the caches.
+inline Reach limited(Reach reach, Index run_bytes) {
+  return run_bytes < long_run ? std::min(reach, Reach::far) : reach;
+}
 
 }  // namespace normkit
