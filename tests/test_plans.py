@@ -11,8 +11,8 @@ import normkit as nk
 from bounds import batch_norm_errors, layer_norm_errors
 
 SECOND, LAST = nk.show_config()["cache_bytes"]
-# Float32 elements of an array that is written past the caches.
-STREAMED = int(LAST * 0.6) // 4
+# Float32 elements of an array that is written past the caches, and of one that nearly fills them.
+STREAMED, FAR = int(LAST * 0.6) // 4, int(LAST * 0.42) // 4
 too_much = pytest.mark.skipif(STREAMED > 48e6, reason=f"needs arrays of {STREAMED * 4 >> 20} MiB each")
 
 LAYOUTS = {
@@ -43,10 +43,12 @@ def shape_of(layout: str, elements: int) -> tuple[int, ...]:
 
 
 @too_much
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_large_results_are_the_same_however_they_are_stored(layout) -> None:
+@pytest.mark.parametrize(
+    ("layout", "elements"), [*((layout, STREAMED) for layout in LAYOUTS), ("rows", FAR), ("NHWC 64", FAR)]
+)
+def test_large_results_are_the_same_however_they_are_stored(layout, elements) -> None:
     op, _, axis = LAYOUTS[layout]
-    shape = shape_of(layout, STREAMED)
+    shape = shape_of(layout, elements)
     rng = np.random.default_rng(1)
     x, dy = rng.standard_normal(shape, dtype=np.float32), rng.standard_normal(shape, dtype=np.float32)
     forward, backward = getattr(nk, op), getattr(nk, f"{op}_backward")
@@ -111,6 +113,34 @@ def test_one_column_that_cancels_does_not_touch_its_neighbours(channels) -> None
     assert shifted.rstd[others].tobytes() == moments.rstd[others].tobytes()
     exact = x[:, 1].astype(np.float64)
     np.testing.assert_allclose(shifted.rstd[1], 1 / np.sqrt(exact.var() + 1e-5), rtol=1e-13)
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+@pytest.mark.parametrize("inner", [33, 49, 196, 900])
+def test_planes_that_are_taken_together_do_not_touch_each_other(inner, hostile) -> None:
+    rng = np.random.default_rng(7)
+    x, dy = rng.standard_normal((2, 9, 70, inner), dtype=np.float32)
+    if hostile:
+        x[:, 5] *= 1e30
+        x[:, 33] = 7.0
+        x[3, 40, 11] = np.nan
+        x[:, 41] += 30_000
+    weight, bias = rng.standard_normal((2, 70), dtype=np.float32)
+
+    def results(channels: slice, threads: int) -> list[Any]:
+        some = [np.ascontiguousarray(a[:, channels]) for a in (x, dy)]
+        y, moments = nk.batch_norm(
+            some[0], weight[channels], bias[channels], return_moments=True, num_threads=threads
+        )
+        dx, *sums = nk.batch_norm_backward(some[1], some[0], moments, weight[channels], num_threads=threads)
+        return [np.moveaxis(y, 1, 0), np.moveaxis(dx, 1, 0), *moments, *sums]
+
+    everything = results(slice(0, 70), 3)
+    for channels in (slice(0, 2), slice(3, 38), slice(32, 70), slice(39, 41)):
+        for whole, part in zip(everything, results(channels, 1), strict=True):
+            assert whole[channels].tobytes() == part.tobytes()
+    if not hostile:
+        assert batch_norm_errors(x, dy, weight, bias, 1, 1e-5).worst() < 1
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5, 24, 40, 63, 65, 168, 1000, 1001, 4100])
