@@ -57,9 +57,9 @@ const Caches sizes = [] {
 
 const Caches& caches() { return sizes; }
 
-Reach reach_of(Index bytes) {
+Reach reach_of(Index bytes, Index read_again) {
   const Index cache = caches().last_level;
-  return bytes < cache / 4 * 3 ? Reach::near : bytes < cache ? Reach::far : Reach::past;
+  return bytes < cache / 4 * 3 ? Reach::near : bytes + read_again < cache ? Reach::far : Reach::past;
 }
 
 }  // namespace normkit
