@@ -26,7 +26,7 @@ NORMKIT_INLINE void each_written_run(T* y, Runs runs, Index channels, Reach reac
   alignas(64) T stage[most_staged / static_cast<Index>(sizeof(T)) + line];
   for (Index o = 0; o < runs.outer; ++o) {
     T* to = y + o * runs.stride;
-    T* staged = stage + static_cast<Index>(reinterpret_cast<std::uintptr_t>(to) / sizeof(T)) % line;
+    T* staged = stage + past_a_line(to);
     for (Index c = 0; c < channels; ++c)
       body(Constant<false>{}, Constant<true>{}, o * runs.stride + c * runs.inner, c, staged + c * runs.inner);
     each_vector_of<true>(to, channels * runs.inner,

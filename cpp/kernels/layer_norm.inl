@@ -149,8 +149,13 @@ NORMKIT_INLINE void normalize_tile(const LayerNormForward<T>& args, const RowTil
       for (Index r = 0; r < tile.rows; ++r) one_row(r, first, args.cols - first < block ? args.cols - first : block);
     return;
   }
+  // Rows of which each begins elsewhere in its line are written one at a time too.
+  constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+  const bool aligned =
+      (args.cols % line == 0 && past_a_line(y) == 0) || args.cols * static_cast<Index>(sizeof(T)) < worth_aligning;
   Index r = 0;
-  for (; args.reach == Reach::near && tile.left_alone == 0 && r + rows_at_once <= tile.rows; r += rows_at_once)
+  for (; args.reach == Reach::near && aligned && tile.left_alone == 0 && r + rows_at_once <= tile.rows;
+       r += rows_at_once)
     normalize_rows<false, rows_at_once>(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols,
                                         args.cols, tile.affine + r, 0);
   for (; r < tile.rows; ++r) one_row(r, 0, args.cols);

@@ -29,13 +29,21 @@ NORMKIT_INLINE void each_vector(Index count, F&& body) {
   if (i < count) body(i, Part{count - i});
 }
 
-// The same for a loop that writes p; with `aligned`, which streaming stores need, whole vectors begin with a line.
-template <bool aligned, class T, class F>
+// Stores that lie in two lines each take twice as long. From this many bytes on (8 of the longest vectors) the parts at
+// both ends are worth having none.
+constexpr Index worth_aligning = 512;
+template <class T>
+NORMKIT_INLINE Index past_a_line(const T* p) {
+  return static_cast<Index>(reinterpret_cast<std::uintptr_t>(p) % 64 / sizeof(T));
+}
+
+// The same for a loop that writes p: whole vectors begin with a line where that pays, and for streaming stores always.
+template <bool stream, class T, class F>
 NORMKIT_INLINE void each_vector_of(const T* p, Index count, F&& body) {
   Index i = 0;
-  if constexpr (aligned) {
+  if (stream || count * static_cast<Index>(sizeof(T)) >= worth_aligning) {
     constexpr Index line = 64 / static_cast<Index>(sizeof(T));
-    const Index past = static_cast<Index>(reinterpret_cast<std::uintptr_t>(p) / sizeof(T)) % line;
+    const Index past = past_a_line(p);
     i = past > 0 ? line - past : 0;
     if (i > count) i = count;
     Index head = 0;
