@@ -12,7 +12,7 @@ template <class T>
 constexpr Index piece_elements = 16384 / static_cast<Index>(sizeof(T));
 
 // What a member fetches beside its work, or nothing (item -1): the first sweep the piece that comes next, the second,
-// which leaves the memory idle for reading, a piece of the next items.
+// which leaves the memory idle for reading, a piece of the next items where its cache has room for both.
 struct Next {
   Index item, piece;
 };
@@ -30,11 +30,13 @@ void two_sweeps(const Team& team, Index items, Index together, Index pieces, Ind
   const bool enough = items % team.size == 0 || items >= 8 * team.size;
   const Index cache = caches().second_level;
   const auto sweep = [&](Share some, Index end, Share mine, auto&& between) {
+    const Index bytes = (some.end - some.begin) * item_bytes * (mine.end - mine.begin) / pieces;
+    const bool room = some.end < end && 2 * bytes <= cache;
     for (Index piece = mine.begin; piece < mine.end; ++piece)
       first(some, piece, piece + 1 < mine.end ? Next{some.begin, piece + 1} : Next{-1, 0});
     between();
     for (Index piece = mine.end; piece-- > mine.begin;)
-      second(some, piece, some.end < end ? Next{some.end, piece} : Next{-1, 0});
+      second(some, piece, room ? Next{some.end, piece} : Next{-1, 0});
   };
   if (team.size > 1 && item_bytes > cache / 2 && item_bytes / team.size <= cache && pieces >= team.size) {
     const Share mine = team.share(pieces);
@@ -53,13 +55,16 @@ void two_sweeps(const Team& team, Index items, Index together, Index pieces, Ind
       });
     }
   } else {
-    const auto alone = [&](Index i, auto&& body) { body(Share{i / pieces, i / pieces + 1}, i % pieces, Next{-1, 0}); };
     const Share mine = team.share(items * pieces), my_items = team.share(items);
-    for (Index i = mine.begin; i < mine.end; ++i) alone(i, first);
+    const auto alone = [&](Index i, bool fetches, auto&& body) {
+      const Index item = i / pieces, piece = i % pieces;
+      body(Share{item, item + 1}, piece, fetches && piece + 1 < pieces ? Next{item, piece + 1} : Next{-1, 0});
+    };
+    for (Index i = mine.begin; i < mine.end; ++i) alone(i, true, first);
     team.barrier();
     for (Index item = my_items.begin; item < my_items.end; ++item) finish(item);
     team.barrier();
-    for (Index i = mine.end; i-- > mine.begin;) alone(i, second);
+    for (Index i = mine.end; i-- > mine.begin;) alone(i, false, second);
   }
 }
 
