@@ -17,6 +17,7 @@ too_much = pytest.mark.skipif(STREAMED > 48e6, reason=f"needs arrays of {STREAME
 
 LAYOUTS = {
     "rows": ("layer_norm", (-1, 1000), -1),
+    "wide rows": ("layer_norm", (-1, 5000), -1),
     "long rows": ("layer_norm", (-1, 300_001), -1),
     "one row": ("layer_norm", (1, -1), -1),
     "NC": ("batch_norm", (-1, 512), 1),

@@ -12,7 +12,14 @@ from cases import BATCH_NORM, DTYPES, LARGE_BATCH_NORM, LARGE_LAYER_NORM, LAYER_
 
 SHAPES = [
     ("layer_norm", *case)
-    for case in [*LAYER_NORM[::5], *LARGE_LAYER_NORM, ((4, 65_539), -1), ((40, 9001), -1)]
+    for case in [
+        *LAYER_NORM[::5],
+        *LARGE_LAYER_NORM,
+        ((4, 65_539), -1),
+        ((40, 9001), -1),
+        ((7, 2501), -1),
+        ((19, 16_399), -1),
+    ]
 ]
 SHAPES += [
     ("batch_norm", *case)

@@ -57,7 +57,10 @@ void gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, Index ch
 
 // Rows of the backward pass are taken in tiles that share the loads of weight and of the accumulators of dweight and
 // dbias. Those take in one row after the other, so that no bit depends on the size of a tile.
-constexpr int gradient_rows = 2;  // more of them leave the first-level cache with their accumulators
+// Two rows and their accumulators stay in the first-level cache. Where rows are too long for that, more of them pass
+// over the accumulators at once, if there are registers for their sums.
+constexpr int short_gradient_rows = 2, gradient_rows = vector_bytes == 64 ? 4 : 2;
+constexpr Index long_gradient_cols = 2048;
 
 template <class T>
 struct GradientTile {
@@ -201,12 +204,16 @@ NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T
 template <bool has_weight, bool row_sums, bool stream, class T>
 NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const T* weight, Index first, Index cols, double* dweight,
                                double* dbias, Index ahead) {
-  if (tile.rows == gradient_rows)
-    tile_sums<has_weight, row_sums, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias, ahead);
-  else
-    for (int r = 0; r < tile.rows; ++r)
-      tile_sums<has_weight, row_sums, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
-  for (int r = 0; r < tile.rows; ++r) gradients_of_row<has_weight, stream>(tile, r, weight, first, cols, ahead);
+  int r = 0;
+  if constexpr (gradient_rows > short_gradient_rows)
+    if (tile.rows == gradient_rows) {
+      tile_sums<has_weight, row_sums, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias, ahead);
+      r = gradient_rows;
+    }
+  for (; r + short_gradient_rows <= tile.rows; r += short_gradient_rows)
+    tile_sums<has_weight, row_sums, short_gradient_rows>(tile, r, weight, first, cols, dweight, dbias, ahead);
+  for (; r < tile.rows; ++r) tile_sums<has_weight, row_sums, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
+  for (r = 0; r < tile.rows; ++r) gradients_of_row<has_weight, stream>(tile, r, weight, first, cols, ahead);
 }
 
 // Passes on the rows [begin, end) whose rstd is in range, tile by tile; prepare(tile, r) completes the row that was
@@ -215,7 +222,8 @@ template <bool has_weight, bool row_sums, bool stream, class T, class P>
 NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                double* dweight, double* dbias, P&& prepare) {
   // What is read next: the rows of the next tile, or further columns of these.
-  const Index ahead = row_sums ? gradient_rows * args.cols : cols;
+  const int most_rows = cols > long_gradient_cols ? gradient_rows : short_gradient_rows;
+  const Index ahead = row_sums ? most_rows * args.cols : cols;
   Index left_alone = 0;
   GradientTile<T> tile;
   for (Index r = begin; r < end; ++r) {
@@ -230,7 +238,7 @@ NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, In
       prepare(tile, r);
       ++tile.rows;
     }
-    if (tile.rows == gradient_rows || (r + 1 == end && tile.rows > 0)) {
+    if (tile.rows == most_rows || (r + 1 == end && tile.rows > 0)) {
       whole_tile<has_weight, row_sums, stream>(tile, args.weight, first, cols, dweight, dbias, ahead);
       tile.rows = 0;
     }

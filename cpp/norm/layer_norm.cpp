@@ -23,8 +23,8 @@ constexpr Index chunk_cols = piece_elements<T>;
 // neighbour.
 template <class T>
 constexpr Index longest_short_row = 4 * chunk_cols<T>;
-// Backward, a tile of rows of x and dy up to this length stays in a second-level cache.
-constexpr Index fused_backward_cols = 8192;
+// Backward, a tile of rows of x and dy up to this length stays in a second-level cache, and so do the accumulators.
+constexpr Index fused_backward_cols = 16384;
 
 template <class T>
 Index chunks_of(Index cols) {
@@ -159,11 +159,13 @@ void round_sums(const double* dw, const double* db, Index cols, Share columns, T
 template <class T>
 void backward_by_rows(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
   // Enough chunks for many threads, and few enough that their accumulators cost little beside the rows.
-  constexpr Index least_bytes = 64 << 10, usual_chunks = 16, bytes_beyond = 1 << 20, most_chunks = 256;
+  constexpr Index least_bytes = 64 << 10, usual_chunks = 16, bytes_beyond = 1 << 20, rows_beyond = 64,
+                  most_chunks = 256;
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, bytes = rows * cols * static_cast<Index>(sizeof(T));
-  const Index wanted =
-      std::clamp(std::min(bytes / least_bytes, std::max(usual_chunks, bytes / bytes_beyond)), Index{1}, most_chunks);
+  const Index wanted = std::clamp(
+      std::min(bytes / least_bytes, std::max(usual_chunks, std::min(bytes / bytes_beyond, rows / rows_beyond))),
+      Index{1}, most_chunks);
   const Index rows_each = ((rows + wanted - 1) / wanted + 7) / 8 * 8;  // whole tiles of every kernel
   const Index chunks = (rows + rows_each - 1) / rows_each, width = accumulator_planes<T> * cols;
   const Scratch<double> partials(chunks * 2 * width);
@@ -218,7 +220,8 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, chunks = chunks_of<T>(cols), blocks = (cols + block_cols - 1) / block_cols;
   const Index row_bytes = 2 * cols * static_cast<Index>(sizeof(T));
-  const Index group = std::clamp<Index>(caches().last_level / 2 / row_bytes, 1, rows);
+  constexpr Index most_rows = 16;  // of a group; more gained nothing
+  const Index group = std::clamp<Index>(caches().last_level / 2 / row_bytes, 1, std::min(rows, most_rows));
   const Scratch<GradientSums> parts(rows * chunks);
   const Scratch<BlockMoments> block_moments(std::is_same_v<T, double> ? rows * chunks : 0);
   const Scratch<RowGradient<T>> gradients(rows);
@@ -230,7 +233,7 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
     const Index first = chunk * chunk_cols<T>;
     kernel.gradient_sums(args.dy + row * cols + first, args.x + row * cols + first,
                          args.weight ? args.weight + first : nullptr, {1, 0, chunk_length<T>(cols, chunk)}, 1,
-                         &means[row], parts.data() + row * chunks + chunk, 0);
+                         &means[row], parts.data() + row * chunks + chunk, chunk_cols<T>);
   };
   const auto finish = [&](Index row) {
     if (is_out_of_range<T>(args.rstd[row])) careful[row] = careful_row_gradient(args, row);

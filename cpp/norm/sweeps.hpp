@@ -35,8 +35,7 @@ void two_sweeps(const Team& team, Index items, Index together, Index pieces, Ind
     for (Index piece = mine.begin; piece < mine.end; ++piece)
       first(some, piece, piece + 1 < mine.end ? Next{some.begin, piece + 1} : Next{-1, 0});
     between();
-    for (Index piece = mine.end; piece-- > mine.begin;)
-      second(some, piece, room ? Next{some.end, piece} : Next{-1, 0});
+    for (Index piece = mine.end; piece-- > mine.begin;) second(some, piece, room ? Next{some.end, piece} : Next{-1, 0});
   };
   if (team.size > 1 && item_bytes > cache / 2 && item_bytes / team.size <= cache && pieces >= team.size) {
     const Share mine = team.share(pieces);
