@@ -92,7 +92,7 @@ def extras(case: grid.Case, threads: int) -> list[Contender]:
     more: list[Contender] = []
     if threads > 1 and 1.0 <= case.mib <= 8.0:
         more.append(Ours("normkit 1 thread", threads=1))
-    if nk.isa.active() == "avx512":
+    if nk.isa.active().startswith("avx512"):
         more.append(Ours("normkit avx2", isa="avx2"))
     if case.mib >= LARGE_MIB:
         more.append(Roofline("memory", traffic(case)[0], threads))

@@ -151,7 +151,7 @@ def test_folded_and_chunked_columns_agree_with_the_reference(rows, channels) -> 
     x, dy = rng.standard_normal((2, rows, channels), dtype=np.float32)
     weight, bias = rng.standard_normal((2, channels), dtype=np.float32)
     assert batch_norm_errors(x, dy, weight, bias, 1, 1e-5).worst() < 1
-    for isa in ("avx2", "avx512"):
+    for isa in ("avx2", "avx512", "avx512_wide"):
         if isa not in nk.isa.available():
             continue
         with nk.isa.use(isa):

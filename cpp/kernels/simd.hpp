@@ -28,8 +28,13 @@ constexpr int vector_bytes = 16;
 constexpr int rows_at_once = 2;
 
 // Doubles are taken 32 bytes at a time on AVX-512 too: they mostly come from floats, and conversions to half a register
-// are faster (by a third in sums of products, measured on Zen 4), with 32 registers all the same.
+// are faster (by a third in sums of products, measured on Zen 4), with 32 registers all the same. NORMKIT_WIDE_DOUBLES
+// takes 64 bytes, for processors that slow short vectors down while long ones are under way.
+#if defined(NORMKIT_WIDE_DOUBLES)
+constexpr int double_bytes = vector_bytes;
+#else
 constexpr int double_bytes = vector_bytes < 32 ? vector_bytes : 32;
+#endif
 
 template <class T>
 constexpr Index lanes = (sizeof(T) == sizeof(double) ? double_bytes : vector_bytes) / static_cast<int>(sizeof(T));
@@ -102,11 +107,17 @@ NORMKIT_INLINE Vec<T> keep(Vec<T> v, Part part) {
 NORMKIT_INLINE __mmask16 mask_of(Part part) { return static_cast<__mmask16>((1u << part.n) - 1); }
 NORMKIT_INLINE __mmask8 small_mask_of(Part part) { return static_cast<__mmask8>(mask_of(part)); }
 NORMKIT_INLINE Vec<float> load(const float* p, Part part) { return _mm512_maskz_loadu_ps(mask_of(part), p); }
+NORMKIT_INLINE void store(float* p, Vec<float> v, Part part) { _mm512_mask_storeu_ps(p, mask_of(part), v); }
+NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
+#if defined(NORMKIT_WIDE_DOUBLES)
+NORMKIT_INLINE Vec<double> load(const double* p, Part part) { return _mm512_maskz_loadu_pd(small_mask_of(part), p); }
+NORMKIT_INLINE HalfFloats load_half(const float* p, Part part) { return _mm256_maskz_loadu_ps(small_mask_of(part), p); }
+NORMKIT_INLINE void store(double* p, Vec<double> v, Part part) { _mm512_mask_storeu_pd(p, small_mask_of(part), v); }
+#else
 NORMKIT_INLINE Vec<double> load(const double* p, Part part) { return _mm256_maskz_loadu_pd(small_mask_of(part), p); }
 NORMKIT_INLINE HalfFloats load_half(const float* p, Part part) { return _mm_maskz_loadu_ps(small_mask_of(part), p); }
-NORMKIT_INLINE void store(float* p, Vec<float> v, Part part) { _mm512_mask_storeu_ps(p, mask_of(part), v); }
 NORMKIT_INLINE void store(double* p, Vec<double> v, Part part) { _mm256_mask_storeu_pd(p, small_mask_of(part), v); }
-NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
+#endif
 #elif defined(__AVX2__)
 NORMKIT_INLINE Vec<float> load(const float* p, Part part) {
   return _mm256_maskload_ps(p, reinterpret_cast<__m256i>(first_lanes<float>(part.n)));
@@ -172,11 +183,23 @@ NORMKIT_INLINE void store_half(float* p, HalfFloats v, Part part) {
   __builtin_memcpy(p, &v, static_cast<std::size_t>(part.n) * sizeof(float));
 }
 
-// GCC takes __builtin_convertvector apart into halves and puts them together again.
-#if defined(__AVX2__)
+// Doubles. GCC takes __builtin_convertvector apart into halves and puts them together again.
+#if defined(NORMKIT_WIDE_DOUBLES)
+NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return _mm512_cvtps_pd(v); }
+NORMKIT_INLINE HalfFloats to_float(Vec<double> v) { return _mm512_cvtpd_ps(v); }
+NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return _mm512_fmadd_pd(a, b, c); }
+NORMKIT_INLINE Vec<double> square_root(Vec<double> v) { return _mm512_sqrt_pd(v); }
+NORMKIT_INLINE void stream_store(double* p, Vec<double> v) { _mm512_stream_pd(p, v); }
+#elif defined(__AVX2__)
 NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return _mm256_cvtps_pd(v); }
 NORMKIT_INLINE HalfFloats to_float(Vec<double> v) { return _mm256_cvtpd_ps(v); }
+NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return _mm256_fmadd_pd(a, b, c); }
+NORMKIT_INLINE Vec<double> square_root(Vec<double> v) { return _mm256_sqrt_pd(v); }
+NORMKIT_INLINE void stream_store(double* p, Vec<double> v) { _mm256_stream_pd(p, v); }
 #else
+NORMKIT_INLINE Vec<double> square_root(Vec<double> v) {
+  return Vec<double>{__builtin_sqrt(v[0]), __builtin_sqrt(v[1])};
+}
 NORMKIT_INLINE HalfFloats to_float(Vec<double> v) { return __builtin_convertvector(v, HalfFloats); }
 NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return __builtin_convertvector(v, Vec<double>); }
 #endif
@@ -192,10 +215,8 @@ NORMKIT_INLINE void fetch_line(const T* p, Index i) {
 // Past the caches, to an aligned address; the plan orders it before what follows. Parts of vectors are stored as usual.
 #if defined(__AVX512F__)
 NORMKIT_INLINE void stream_store(float* p, Vec<float> v) { _mm512_stream_ps(p, v); }
-NORMKIT_INLINE void stream_store(double* p, Vec<double> v) { _mm256_stream_pd(p, v); }
 #elif defined(__AVX2__)
 NORMKIT_INLINE void stream_store(float* p, Vec<float> v) { _mm256_stream_ps(p, v); }
-NORMKIT_INLINE void stream_store(double* p, Vec<double> v) { _mm256_stream_pd(p, v); }
 #else
 template <class T>
 NORMKIT_INLINE void stream_store(T* p, Vec<T> v) {
@@ -212,7 +233,6 @@ NORMKIT_INLINE void store(T* p, Vec<T> v, N n) {
 
 #if defined(__FMA__)
 NORMKIT_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
-NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return _mm256_fmadd_pd(a, b, c); }
 #elif defined(__aarch64__)
 NORMKIT_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
@@ -225,8 +245,23 @@ NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 }
 #endif
 
-// Vectors of doubles v[0], v[1], ...: the sum of the lanes of each, by halves, as the lanes of one vector.
-#if defined(__AVX2__)
+// As many vectors of doubles v[0], v[1], ... as they have lanes: the sum of the lanes of each, by halves, as the lanes
+// of one vector. At every step two vectors become one, with the sums of their halves side by side.
+#if defined(NORMKIT_WIDE_DOUBLES)
+NORMKIT_INLINE Vec<double> lane_sums(const Vec<double> (&v)[8]) {
+  Vec<double> fours[4], twos[2];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+    fours[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11) +
+               __builtin_shufflevector(v[2 * i], v[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+    twos[i] = __builtin_shufflevector(fours[2 * i], fours[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13) +
+              __builtin_shufflevector(fours[2 * i], fours[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15);
+  return __builtin_shufflevector(twos[0], twos[1], 0, 2, 4, 6, 8, 10, 12, 14) +
+         __builtin_shufflevector(twos[0], twos[1], 1, 3, 5, 7, 9, 11, 13, 15);
+}
+#elif defined(__AVX2__)
 NORMKIT_INLINE Vec<double> lane_sums(const Vec<double> (&v)[4]) {
   Vec<double> twos[2];
 #pragma GCC unroll 2
@@ -235,13 +270,9 @@ NORMKIT_INLINE Vec<double> lane_sums(const Vec<double> (&v)[4]) {
               __builtin_shufflevector(v[2 * i], v[2 * i + 1], 2, 3, 6, 7);
   return __builtin_shufflevector(twos[0], twos[1], 0, 2, 4, 6) + __builtin_shufflevector(twos[0], twos[1], 1, 3, 5, 7);
 }
-NORMKIT_INLINE Vec<double> square_root(Vec<double> v) { return _mm256_sqrt_pd(v); }
 #else
 NORMKIT_INLINE Vec<double> lane_sums(const Vec<double> (&v)[2]) {
   return __builtin_shufflevector(v[0], v[1], 0, 2) + __builtin_shufflevector(v[0], v[1], 1, 3);
-}
-NORMKIT_INLINE Vec<double> square_root(Vec<double> v) {
-  return Vec<double>{__builtin_sqrt(v[0]), __builtin_sqrt(v[1])};
 }
 #endif
 

@@ -1,7 +1,8 @@
 """Which instruction set the kernels run on.
 
 The best one that this CPU supports is chosen at the first call, or the one that the environment variable
-NORMKIT_ISA names. avx2, avx512 and neon give the same bits.
+NORMKIT_ISA names. avx2, avx512, avx512_wide (the same with doubles in whole registers, for Intel)
+and neon give the same bits.
 """
 
 from __future__ import annotations
