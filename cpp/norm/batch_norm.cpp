@@ -17,9 +17,9 @@ bool goes_by_runs(const ChannelShape& shape) { return shape.inner >= shortest_ru
 // The arguments with the plan's choice of stores, the operation reading `arrays` arrays; twice: as columns, once for
 // the statistics of all channels and once more.
 template <class Arguments>
-Arguments with_stores(Arguments args, Index arrays, bool twice) {
+Arguments with_stores(Arguments args, Index arrays, bool twice, int threads) {
   const Index bytes = args.shape.size() * static_cast<Index>(sizeof(*args.x));
-  args.reach = std::min(args.reach, reach_of((arrays + 1) * bytes, twice ? arrays * bytes : 0));
+  args.reach = std::min(args.reach, reach_of((arrays + 1) * bytes, twice ? arrays * bytes : 0, threads));
   return args;
 }
 
@@ -32,9 +32,9 @@ void batch_norm_training(const BatchNormForward<T>& args, int threads) {
     std::fill(args.var, args.var + args.shape.channels, 0.0);
     std::fill(args.rstd, args.rstd + args.shape.channels, 1.0 / std::sqrt(args.eps));
   } else if (goes_by_runs(args.shape)) {
-    forward_by_runs(with_stores(args, 1, false), threads);
+    forward_by_runs(with_stores(args, 1, false, threads), threads);
   } else {
-    forward_by_columns(with_stores(args, 1, true), true, threads);
+    forward_by_columns(with_stores(args, 1, true, threads), true, threads);
   }
 }
 
@@ -43,9 +43,9 @@ void batch_norm_inference(const BatchNormForward<T>& args, int threads) {
   if (args.shape.size() == 0) {
     for (Index c = 0; c < args.shape.channels; ++c) args.rstd[c] = 1.0 / std::sqrt(args.var[c] + args.eps);
   } else if (goes_by_runs(args.shape)) {
-    inference_by_planes(with_stores(args, 1, false), threads);
+    inference_by_planes(with_stores(args, 1, false, threads), threads);
   } else {
-    forward_by_columns(with_stores(args, 1, false), false, threads);
+    forward_by_columns(with_stores(args, 1, false, threads), false, threads);
   }
 }
 
@@ -55,9 +55,9 @@ void batch_norm_backward(const BatchNormBackward<T>& args, bool training, int th
     std::fill(args.dweight, args.dweight + args.shape.channels, T(0));
     std::fill(args.dbias, args.dbias + args.shape.channels, T(0));
   } else if (goes_by_runs(args.shape)) {
-    backward_by_runs(with_stores(args, 2, false), training, threads);
+    backward_by_runs(with_stores(args, 2, false, threads), training, threads);
   } else {
-    backward_by_columns(with_stores(args, 2, training), training, threads);
+    backward_by_columns(with_stores(args, 2, training, threads), training, threads);
   }
 }
 

@@ -275,7 +275,8 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
 template <class T>
 void layer_norm(LayerNormForward<T> args, Index rows, int threads) {
   const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
-  args.reach = std::min(args.reach, limited(reach_of(2 * bytes, 0), args.cols * static_cast<Index>(sizeof(T))));
+  args.reach =
+      std::min(args.reach, limited(reach_of(2 * bytes, 0, threads), args.cols * static_cast<Index>(sizeof(T))));
   if (args.cols == 0) {
     std::fill(args.mean, args.mean + rows, 0.0);
     std::fill(args.rstd, args.rstd + rows, 1.0 / std::sqrt(args.eps));
@@ -289,7 +290,8 @@ void layer_norm(LayerNormForward<T> args, Index rows, int threads) {
 template <class T>
 void layer_norm_backward(LayerNormBackward<T> args, Index rows, T* dweight, T* dbias, int threads) {
   const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
-  args.reach = std::min(args.reach, limited(reach_of(3 * bytes, 0), args.cols * static_cast<Index>(sizeof(T))));
+  args.reach =
+      std::min(args.reach, limited(reach_of(3 * bytes, 0, threads), args.cols * static_cast<Index>(sizeof(T))));
   if (rows == 0 || args.cols == 0) {
     std::fill(dweight, dweight + args.cols, T(0));
     std::fill(dbias, dbias + args.cols, T(0));

@@ -62,9 +62,9 @@ const Caches sizes = [] {
 
 const Caches& caches() { return sizes; }
 
-Reach reach_of(Index bytes, Index read_again) {
-  const Index cache = caches().last_level;
-  return bytes < cache / 4 * 3 ? Reach::near : bytes + read_again < cache ? Reach::far : Reach::past;
+Reach reach_of(Index bytes, Index read_again, int threads) {
+  if (bytes <= threads * caches().second_level) return Reach::near;
+  return bytes + read_again < caches().last_level ? Reach::far : Reach::past;
 }
 
 }  // namespace normkit

@@ -13,10 +13,11 @@ struct Caches {
 };
 const Caches& caches();
 
-// Where the result of an operation goes that takes `bytes` with all its arrays. Past the caches it need not be read
-// before it is written, which pays when they cannot hold the arrays anyway; the more so if some of the arrays,
-// `read_again` bytes, are read twice from end to end, and stay in the cache if nothing else comes there.
-Reach reach_of(Index bytes, Index read_again);
+// Where the result of an operation goes that takes `bytes` with all its arrays: to the second-level caches of its
+// threads, if they hold everything. Past all caches it need not be read before it is written, which pays when they
+// cannot hold the arrays anyway; the more so if some of the arrays, `read_again` bytes, are read twice from end to end,
+// and stay in the cache if nothing else comes there.
+Reach reach_of(Index bytes, Index read_again, int threads);
 
 // The same for a result that is written `run_bytes` at a time, with gaps: at both ends of a run a line is written in
 // two parts, which is slow past the caches.
