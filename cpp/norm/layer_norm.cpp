@@ -91,10 +91,10 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   const auto ahead = [&](Index row, Index chunk, Next next) {
     return next.item < 0 ? 0 : (next.item - row) * cols + (next.piece - chunk) * chunk_cols<T>;
   };
-  const auto statistics = [&](Share rows, Index chunk, Next next) {
-    const Index row = rows.begin;
-    kernel.moments(args.x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)}, 1,
-                   parts.data() + row * chunks + chunk, ahead(row, chunk, next));
+  const auto statistics = [&](Share some, Index chunk, Next next) {
+    for (Index row = some.begin; row < some.end; ++row)
+      kernel.moments(args.x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)}, 1,
+                     parts.data() + row * chunks + chunk, ahead(some.begin, chunk, next));
   };
   const auto finish = [&](Index row) {
     const Moments<T> moments = merge_chunks<T>(cols, parts.data() + row * chunks);
@@ -104,15 +104,19 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
     done[row] = args.rstd[row] == out_of_range;
     if (done[row]) careful_row(args, row);
   };
-  const auto apply = [&](Share rows, Index chunk, Next next) {
-    const Index row = rows.begin;
-    if (done[row]) return;
+  const auto apply = [&](Share some, Index chunk, Next next) {
     const Index first = chunk * chunk_cols<T>;
-    kernel.normalize(args.x + row * cols + first, args.y + row * cols + first,
-                     args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
-                     chunk_length<T>(cols, chunk), affine[row], {args.reach, ahead(row, chunk, next)});
+    for (Index row = some.begin; row < some.end; ++row)
+      if (!done[row])
+        kernel.normalize(args.x + row * cols + first, args.y + row * cols + first,
+                         args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
+                         chunk_length<T>(cols, chunk), affine[row], {args.reach, ahead(some.begin, chunk, next)});
   };
-  parallel(threads, [&](const Team& team) { two_sweeps(team, rows, 1, chunks, row_bytes, statistics, finish, apply); });
+  // Two rows share the reading of weight and bias where a cache does not hold these from row to row.
+  const Index together = row_bytes > caches().second_level ? 2 : 1;
+  parallel(threads, [&](const Team& team) {
+    two_sweeps(team, rows, together, chunks, row_bytes, statistics, finish, apply);
+  });
 }
 
 template <class T>
