@@ -114,9 +114,8 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   };
   // Two rows share the reading of weight and bias where a cache does not hold these from row to row.
   const Index together = row_bytes > caches().second_level ? 2 : 1;
-  parallel(threads, [&](const Team& team) {
-    two_sweeps(team, rows, together, chunks, row_bytes, statistics, finish, apply);
-  });
+  parallel(threads,
+           [&](const Team& team) { two_sweeps(team, rows, together, chunks, row_bytes, statistics, finish, apply); });
 }
 
 template <class T>
