@@ -40,7 +40,7 @@ void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine
     const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
                  shift = broadcast(affine.shift[c]);
     each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
-      if constexpr (fetches.value) fetch_line(x + run + stores.ahead, i);
+      fetch_beside_stream<fetches.value>(x + run + stores.ahead, i);
       store<streams.value>(to + i, fma(load(x + run + i, n) - center, scale, shift), n);
     });
   });
@@ -53,10 +53,8 @@ void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, 
     const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
                  dy_center = broadcast(affine.dy_center[c]), dy_scale = broadcast(affine.dy_scale[c]);
     each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
-      if constexpr (fetches.value) {
-        fetch_line(dy + run + stores.ahead, i);
-        fetch_line(x + run + stores.ahead, i);
-      }
+      fetch_beside_stream<fetches.value>(dy + run + stores.ahead, i);
+      fetch_beside_stream<fetches.value>(x + run + stores.ahead, i);
       const Vec<T> g = load(dy + run + i, n) - dy_center;
       store<streams.value>(to + i, fma(load(x + run + i, n) - center, scale, g) * dy_scale, n);
     });

@@ -2,8 +2,8 @@
 
 namespace {
 
-// y = x̂·weight + bias for `rows` rows, `stride` apart, that share the loads of weight and bias. A stream, which leaves
-// the memory idle in the other direction, fetches what lies `ahead`.
+// y = x̂·weight + bias for `rows` rows, `stride` apart, that share the loads of weight and bias. A stream
+// fetches what lies `ahead`.
 template <bool has_weight, bool has_bias, bool stream, int rows, class T>
 NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* bias, Index stride, Index cols,
                                    const Affine<T>* affine, Index ahead) {
@@ -21,7 +21,7 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* b
     Vec<T> v[rows];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
-      if constexpr (stream) fetch_line(x + r * stride + ahead, i);
+      fetch_beside_stream<stream>(x + r * stride + ahead, i);
       v[r] = fma(load(x + r * stride + i, n) - center[r], scale[r], shift[r]);
       if constexpr (has_weight && has_bias)
         v[r] = fma(v[r], w, b);

@@ -190,10 +190,8 @@ NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T
   const Vec<T> center = broadcast(row.center), rstd = broadcast(row.rstd), shift = broadcast(row.shift),
                minus_mean_g = broadcast(-row.mean_g), minus_mean_gx = broadcast(-row.mean_gx);
   each_vector_of<stream>(dx, cols, [&](Index i, auto n) {
-    if constexpr (stream) {
-      fetch_line(dy + ahead, i);
-      fetch_line(x + ahead, i);
-    }
+    fetch_beside_stream<stream>(dy + ahead, i);
+    fetch_beside_stream<stream>(x + ahead, i);
     const Vec<T> dy_i = load(dy + i, n), x_hat = fma(load(x + i, n) - center, rstd, shift);
     Vec<T> g = dy_i + minus_mean_g;
     if constexpr (has_weight) g = fma(dy_i, load(weight + first + i, n), minus_mean_g);

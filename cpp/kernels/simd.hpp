@@ -211,6 +211,17 @@ template <class T>
 NORMKIT_INLINE void fetch_line(const T* p, Index i) {
   if (vector_bytes == 64 || i * static_cast<Index>(sizeof(T)) % 64 < vector_bytes) fetch(p + i);
 }
+// The same for a loop that streams its result, which leaves the memory idle in the other direction. Not where streaming
+// stores and fetches wait for the same buffers, as they do in the processors that get wide doubles.
+#if defined(NORMKIT_WIDE_DOUBLES)
+constexpr bool fetches_beside_streams = false;
+#else
+constexpr bool fetches_beside_streams = true;
+#endif
+template <bool stream, class T>
+NORMKIT_INLINE void fetch_beside_stream(const T* p, Index i) {
+  if constexpr (stream && fetches_beside_streams) fetch_line(p, i);
+}
 
 // Past the caches, to an aligned address; the plan orders it before what follows. Parts of vectors are stored as usual.
 #if defined(__AVX512F__)
