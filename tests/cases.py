@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 
 DTYPES = (np.float32, np.float64)
+SIXTEEN_BITS = (np.float16, ml_dtypes.bfloat16)
 
 # (shape, axis): the axes that are normalized.
 LAYER_NORM = [

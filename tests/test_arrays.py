@@ -165,12 +165,12 @@ ERRORS = [
     (
         lambda: nk.layer_norm(X.astype(int)),
         TypeError,
-        r"layer_norm: x must be float32 or float64 in native byte order, got int64; convert it with x\.astype\(np\.float32\)",
+        r"layer_norm: x must be float32, float64, float16 or bfloat16 in native byte order, got int64; convert it with x\.astype\(np\.float32\)",
     ),
     (
         lambda: nk.layer_norm(X.astype(">f4")),
         TypeError,
-        r"layer_norm: x must be float32 or float64 in native byte order, got >f4",
+        r"layer_norm: x must be float32, float64, float16 or bfloat16 in native byte order, got >f4",
     ),
     (lambda: nk.layer_norm(X.astype(complex)), TypeError, r"got complex128"),
     (lambda: nk.layer_norm(X.astype(object)), TypeError, r"got object"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import normkit as nk
-from cases import BATCH_NORM, DTYPES, LARGE_BATCH_NORM, LARGE_LAYER_NORM, LAYER_NORM
+from cases import BATCH_NORM, DTYPES, LARGE_BATCH_NORM, LARGE_LAYER_NORM, LAYER_NORM, SIXTEEN_BITS
 
 SHAPES = [
     ("layer_norm", *case)
@@ -48,7 +48,7 @@ def assert_same_bits(got: list[Any], expected: list[Any], what: str) -> None:
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), f"{name} differs: {what}"
 
 
-@pytest.fixture(params=DTYPES, ids=["float32", "float64"])
+@pytest.fixture(params=(*DTYPES, *SIXTEEN_BITS), ids=["float32", "float64", "float16", "bfloat16"])
 def dtype(request: pytest.FixtureRequest) -> Any:
     return request.param
 
@@ -63,7 +63,7 @@ def test_threads_and_instruction_sets(
         expected = run(op, *given, axis, num_threads=1)
     for name in equal:
         with nk.isa.use(name):
-            for threads in (1, 2, 3, 5):
+            for threads in range(1, 9):
                 assert_same_bits(
                     run(op, *given, axis, num_threads=threads), expected, f"{name}, {threads} threads"
                 )
@@ -110,19 +110,26 @@ def test_out_in_place_and_alignment(
     assert_same_bits([x_in, *moments, dy_in, *over_dy[1:]], expected, "in place of x and dy")
     assert_same_bits([x_in, *moments, x_also, *over_x[1:]], expected, "in place of x")
 
-    for offset in range(1, 16, 3):
-        memory = np.empty(x.size + 16, dtype)
-        shifted = memory[offset : offset + x.size].reshape(shape)
+    for offset in range(1, 65):
+        shifted, shifted_out = (
+            np.empty(x.size + 128, dtype)[o : o + x.size].reshape(shape) for o in (offset, 2 * offset)
+        )
         shifted[...] = x
-        assert_same_bits(run(op, shifted, dy, weight, bias, axis), expected, f"offset {offset}")
+        y, moments = forward(shifted, weight, bias, axis=axis, out=shifted_out, return_moments=True)
+        y = y.copy()
+        gradients = backward(dy, shifted, moments, weight, axis=axis, out=shifted_out)
+        assert_same_bits([y, *moments, *gradients], expected, f"offsets {offset} and {2 * offset}")
 
 
 def test_layer_norm_rows_do_not_depend_on_the_batch(isa: str, dtype: Any, rng: np.random.Generator) -> None:
     for cols in (7, 64, 1000, 5000):
-        x = rng.standard_normal((23, cols)).astype(dtype)
-        whole = nk.layer_norm(x)
+        x, dy = (rng.standard_normal((23, cols)).astype(dtype) for _ in range(2))
+        y, moments = nk.layer_norm(x, return_moments=True)
+        dx = nk.layer_norm_backward(dy, x, moments).dx
         for rows in (slice(0, 1), slice(3, 8), slice(22, 23)):
-            assert nk.layer_norm(x[rows]).tobytes() == whole[rows].tobytes()
+            some, its_moments = nk.layer_norm(x[rows], return_moments=True)
+            assert some.tobytes() == y[rows].tobytes()
+            assert nk.layer_norm_backward(dy[rows], x[rows], its_moments).dx.tobytes() == dx[rows].tobytes()
 
 
 def test_run_to_run(isa: str, rng: np.random.Generator) -> None:

@@ -35,7 +35,7 @@ NORMKIT_INLINE void each_written_run(T* y, Runs runs, Index channels, Reach reac
 }
 
 template <class T>
-void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine, Stores stores) {
+void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> affine, Stores stores) {
   each_written_run(y, runs, channels, stores.reach, [&](auto streams, auto fetches, Index run, Index c, T* to) {
     const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
                  shift = broadcast(affine.shift[c]);
@@ -47,7 +47,7 @@ void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine
 }
 
 template <class T>
-void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<T> affine,
+void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<Real<T>> affine,
                      Stores stores) {
   each_written_run(dx, runs, channels, stores.reach, [&](auto streams, auto fetches, Index run, Index c, T* to) {
     const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
@@ -82,7 +82,7 @@ NORMKIT_INLINE void each_rows(Block block, Reach reach, F&& body) {
 }
 
 template <class T>
-void column_affine(const T* x, T* y, Block block, AffineColumns<T> affine, Reach reach) {
+void column_affine(const T* x, T* y, Block block, AffineColumns<Real<T>> affine, Reach reach) {
   with_stores(reach, [&](auto streams) {
     each_rows<streams.value, T>(block, reach, [&](auto rows, Index offset) {
       const T* from = x + offset;
@@ -101,7 +101,8 @@ void column_affine(const T* x, T* y, Block block, AffineColumns<T> affine, Reach
 }
 
 template <class T>
-void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine, Reach reach) {
+void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<Real<T>> affine,
+                            Reach reach) {
   with_stores(reach, [&](auto streams) {
     each_rows<streams.value, T>(block, reach, [&](auto rows, Index offset) {
       const T *dy_rows = dy + offset, *x_rows = x + offset;

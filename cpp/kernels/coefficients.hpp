@@ -11,7 +11,7 @@ using namespace normkit;
 // Squares below the normal numbers of T are lost, which matters when neither the variance is larger than this nor eps
 // is much larger.
 template <class T>
-constexpr double lost_squares = sizeof(T) == sizeof(float) ? 0x1p-90 : 0x1p-900;
+constexpr double lost_squares = is_double<T> ? 0x1p-900 : 0x1p-90;
 template <class T>
 inline bool covers_lost_squares(double eps) {
   return eps >= 0x1p60 * lost_squares<T>;
@@ -23,15 +23,16 @@ inline bool covers_lost_squares(double eps) {
 template <class T>
 inline double in_range(double rstd, double var, double eps, double mean) {
   const bool finite = mean - mean == 0.0;
-  if (!finite && sizeof(T) == sizeof(float)) return rstd;
+  if (!finite && !is_double<T>) return rstd;
   const double size = mean < 0.0 ? -mean : mean;
-  const bool fits = rstd >= SafeRange<T>::rstd_min && rstd <= SafeRange<T>::rstd_max && size <= SafeRange<T>::mean_max;
+  using Safe = SafeRange<Real<T>>;
+  const bool fits = rstd >= Safe::rstd_min && rstd <= Safe::rstd_max && size <= Safe::mean_max;
   return fits && (var >= lost_squares<T> || covers_lost_squares<T>(eps)) ? rstd : out_of_range;
 }
 
 template <class T>
 inline bool is_out_of_range(double rstd) {
-  return rstd < SafeRange<T>::rstd_min || rstd > SafeRange<T>::rstd_max;
+  return rstd < SafeRange<Real<T>>::rstd_min || rstd > SafeRange<Real<T>>::rstd_max;
 }
 
 // x̂ = (x − center)·rstd + shift; shift = −(mean − center)·rstd restores what rounding the mean to T lost.

@@ -1,7 +1,9 @@
 // Compiled once per instruction set, each time with NORMKIT_ISA naming it. Exports exactly one symbol: the table.
 #include "coefficients.hpp"
+#include "halves.hpp"
 #include "loops.hpp"
 #include "simd.hpp"
+#include "simd16.hpp"
 #include "table.hpp"
 #include "wide.hpp"
 
@@ -44,7 +46,8 @@ constexpr Kernels<T> table() {
 namespace normkit {
 
 extern const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA);
-const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA) = {
-    NORMKIT_TEXT(NORMKIT_ISA), table<float>(), table<double>(), {channel_affines, channel_gradients}};
+const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA) = {NORMKIT_TEXT(NORMKIT_ISA), table<float>(),
+                                                       table<double>(),           table<BFloat16>(),
+                                                       table<Float16>(),          {channel_affines, channel_gradients}};
 
 }  // namespace normkit

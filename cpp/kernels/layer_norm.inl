@@ -5,8 +5,8 @@ namespace {
 // y = x̂·weight + bias for `rows` rows, `stride` apart, that share the loads of weight and bias. A stream
 // fetches what lies `ahead`.
 template <bool has_weight, bool has_bias, bool stream, int rows, class T>
-NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* bias, Index stride, Index cols,
-                                   const Affine<T>* affine, Index ahead) {
+NORMKIT_INLINE void normalize_rows(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index stride,
+                                   Index cols, const Affine<Real<T>>* affine, Index ahead) {
   Vec<T> center[rows], scale[rows], shift[rows];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
@@ -36,8 +36,8 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* b
 }
 
 template <bool stream, int rows, class T>
-NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* bias, Index stride, Index cols,
-                                   const Affine<T>* affine, Index ahead) {
+NORMKIT_INLINE void normalize_rows(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index stride,
+                                   Index cols, const Affine<Real<T>>* affine, Index ahead) {
   if (weight && bias)
     normalize_rows<true, true, stream, rows>(x, y, weight, bias, stride, cols, affine, ahead);
   else if (weight)
@@ -49,8 +49,8 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const T* weight, const T* b
 }
 
 template <class T>
-NORMKIT_INLINE void normalize_row(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine,
-                                  Stores stores) {
+NORMKIT_INLINE void normalize_row(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index n,
+                                  Affine<Real<T>> affine, Stores stores) {
   if (stores.reach == Reach::past)
     normalize_rows<true, 1>(x, y, weight, bias, 0, n, &affine, stores.ahead);
   else
@@ -58,7 +58,8 @@ NORMKIT_INLINE void normalize_row(const T* x, T* y, const T* weight, const T* bi
 }
 
 template <class T>
-void normalize(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine, Stores stores) {
+void normalize(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index n, Affine<Real<T>> affine,
+               Stores stores) {
   normalize_row(x, y, weight, bias, n, affine, stores);
 }
 
@@ -67,19 +68,20 @@ constexpr int most_tile_rows = 8;
 template <class T>
 struct RowTile {
   Index first, rows, left_alone;
-  Affine<T> affine[most_tile_rows];
+  Affine<Real<T>> affine[most_tile_rows];
 
   // What in_range says of a row whose moments are stored already.
   NORMKIT_INLINE void set(Index row, const LayerNormForward<T>& args, Sum mean, double var) {
     double& rstd = args.rstd[first + row];
     rstd = in_range<T>(rstd, var, args.eps, mean.hi);
     left_alone += rstd == out_of_range;
-    affine[row] = standardize<T>(mean, rstd);
+    affine[row] = standardize<Real<T>>(mean, rstd);
   }
 };
 
 // The rows [first, first + rows) of a tile from the sums of their lanes; rows <= wide_lanes.
-NORMKIT_INLINE void finish_rows(const LayerNormForward<float>& args, RowTile<float>& tile, Index first, Index rows,
+template <class T>
+NORMKIT_INLINE void finish_rows(const LayerNormForward<T>& args, RowTile<T>& tile, Index first, Index rows,
                                 const Vec<double> (&sums)[wide_lanes], const Vec<double> (&squares)[wide_lanes]) {
   const double count = static_cast<double>(args.cols);
   const Index row = tile.first + first;
@@ -95,10 +97,11 @@ NORMKIT_INLINE void finish_rows(const LayerNormForward<float>& args, RowTile<flo
   for (Index r = 0; r < rows; ++r) tile.set(first + r, args, {mean[r], 0.0}, var[r]);
 }
 
-NORMKIT_INLINE void tile_statistics(const LayerNormForward<float>& args, RowTile<float>& tile) {
+template <class T>
+NORMKIT_INLINE void tile_statistics(const LayerNormForward<T>& args, RowTile<T>& tile) {
   constexpr int groups = most_tile_rows / static_cast<int>(wide_lanes);
   Vec<double> sums[groups][wide_lanes] = {}, squares[groups][wide_lanes] = {};
-  const float* x = args.x + tile.first * args.cols;
+  const T* x = args.x + tile.first * args.cols;
   const auto put = [&](Index r, const Powers& row) {
     sums[r / wide_lanes][r % wide_lanes] = row.sums.one_vector().hi;
     squares[r / wide_lanes][r % wide_lanes] = row.squares.one_vector().hi;

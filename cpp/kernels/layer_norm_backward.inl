@@ -6,7 +6,7 @@ namespace {
 // What the rounding of a row's mean to double lost; float data has nothing below a double.
 template <class T>
 NORMKIT_INLINE Sum refined_mean(const T* x, Index cols, double mean) {
-  if constexpr (sizeof(T) == sizeof(float)) return {mean, 0.0};
+  if constexpr (!is_double<T>) return {mean, 0.0};
   return refine_mean(mean, divide<T>(sum_runs(x, {1, 0, cols}), static_cast<double>(cols)));
 }
 
@@ -16,7 +16,7 @@ struct GradientLanes {
 };
 
 template <bool has_weight, class T>
-NORMKIT_INLINE void add_gradients(const T* dy, const T* x, const T* weight, Index count, Wide<T> minus_mean,
+NORMKIT_INLINE void add_gradients(const T* dy, const T* x, const Real<T>* weight, Index count, Wide<T> minus_mean,
                                   GradientLanes<T>& sums, Index ahead) {
   GradientLanes<T> lanes = sums;
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
@@ -34,8 +34,8 @@ NORMKIT_INLINE void add_gradients(const T* dy, const T* x, const T* weight, Inde
 
 // Up to `most` channels; the lanes of one alone stay in registers from run to run.
 template <bool has_weight, Index most, class T>
-NORMKIT_INLINE void run_gradients(const T* dy, const T* x, const T* weight, Runs runs, Index channels, const Sum* mean,
-                                  GradientSums* out, Index ahead) {
+NORMKIT_INLINE void run_gradients(const T* dy, const T* x, const Real<T>* weight, Runs runs, Index channels,
+                                  const Sum* mean, GradientSums* out, Index ahead) {
   GradientLanes<T> sums[most];
   each_run(runs, channels, [&](Index run, Index c) {
     const Wide<T> minus_mean = Wide<T>{} - broadcast_wide<T>(mean[c]);
@@ -45,7 +45,7 @@ NORMKIT_INLINE void run_gradients(const T* dy, const T* x, const T* weight, Runs
 }
 
 template <class T>
-void gradient_sums(const T* dy, const T* x, const T* weight, Runs runs, Index channels, const Sum* mean,
+void gradient_sums(const T* dy, const T* x, const Real<T>* weight, Runs runs, Index channels, const Sum* mean,
                    GradientSums* out, Index ahead) {
   if (weight)
     run_gradients<true, 1>(dy, x, weight, runs, 1, mean, out, ahead);
@@ -66,7 +66,7 @@ template <class T>
 struct GradientTile {
   const T *dy[gradient_rows], *x[gradient_rows];
   T* dx[gradient_rows];
-  RowGradient<T> row[gradient_rows];
+  RowGradient<Real<T>> row[gradient_rows];
   Sum mean[gradient_rows];
   double rstd[gradient_rows];
   int rows = 0;
@@ -85,8 +85,8 @@ struct RowTerms<float> {
   }
   // Adds dy and dy·x̂ to the columns' sums, and with row_sums g = dy·w and g·(x − mean) to the row's. The product of dy
   // and x − mean serves both; additions and multiplications have execution units of their own, and are as many.
-  template <bool has_weight, bool row_sums, class N>
-  NORMKIT_INLINE void add(const float* dy_at, const float* x_at, N n, Wide<float> w, Wide<float>& dw, Wide<float>& db,
+  template <bool has_weight, bool row_sums, class T, class N>
+  NORMKIT_INLINE void add(const T* dy_at, const T* x_at, N n, Wide<float> w, Wide<float>& dw, Wide<float>& db,
                           Wide<float>& g_sum, Wide<float>& gd_sum) const {
     const Vec<double> dy = widen(dy_at, n).hi, product = dy * (widen(x_at, n).hi + minus_mean);
     db.hi = db.hi + dy;
@@ -125,14 +125,14 @@ struct RowTerms<double> {
 // For the rows [begin, begin + rows) of a tile: adds Σ dy·x̂ and Σ dy to the accumulators of the columns [first, first +
 // cols), and with row_sums finds each row's mean of g and of g·x̂.
 template <bool has_weight, bool row_sums, int rows, class T>
-NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight, Index first, Index cols,
+NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const Real<T>* weight, Index first, Index cols,
                               double* dweight, double* dbias, Index ahead) {
   WideLanes<T, row_lanes> g_sums[rows], gd_sums[rows];
   double* dweight_lo = dweight + (accumulator_planes<T> - 1) * cols;
   double* dbias_lo = dbias + (accumulator_planes<T> - 1) * cols;
   // Copies, for all that the compiler knows the accumulators may lie in the tile.
   const T *dy_rows[rows], *x_rows[rows];
-  RowTerms<T> terms[rows];
+  RowTerms<Real<T>> terms[rows];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
     dy_rows[r] = tile.dy[begin + r] + first;
@@ -157,7 +157,7 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight,
   });
   if constexpr (row_sums) {
     const double count = static_cast<double>(cols);
-    if constexpr (sizeof(T) == sizeof(float)) {
+    if constexpr (!is_double<T>) {
       // Two sums of each row, as many side by side as give a vector.
       constexpr int width = static_cast<int>(wide_lanes), vectors = (2 * rows + width - 1) / width;
       Vec<double> sums[vectors][wide_lanes] = {}, means[vectors];
@@ -182,9 +182,9 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const T* weight,
 
 // Row by row: two at once were no faster, and rows a power of two apart drive each other out of the first-level cache.
 template <bool has_weight, bool stream, class T>
-NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T* weight, Index first, Index cols,
+NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const Real<T>* weight, Index first, Index cols,
                                      Index ahead) {
-  const RowGradient<T> row = tile.row[r];
+  const RowGradient<Real<T>> row = tile.row[r];
   const T *dy = tile.dy[r] + first, *x = tile.x[r] + first;
   T* dx = tile.dx[r] + first;
   const Vec<T> center = broadcast(row.center), rstd = broadcast(row.rstd), shift = broadcast(row.shift),
@@ -200,7 +200,7 @@ NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const T
 }
 
 template <bool has_weight, bool row_sums, bool stream, class T>
-NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const T* weight, Index first, Index cols, double* dweight,
+NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const Real<T>* weight, Index first, Index cols, double* dweight,
                                double* dbias, Index ahead) {
   int r = 0;
   if constexpr (gradient_rows > short_gradient_rows)
@@ -258,13 +258,13 @@ Index layer_norm_backward_rows(const LayerNormBackward<T>& args, Index begin, In
   return each_tile<true>(args, begin, end, 0, args.cols, dweight, dbias, [&](GradientTile<T>& tile, Index r) {
     const Sum mean = refined_mean(args.x + r * args.cols, args.cols, args.mean[r]);
     tile.mean[tile.rows] = mean;
-    tile.row[tile.rows] = row_gradient<T>(mean, args.rstd[r], 0.0, 0.0);
+    tile.row[tile.rows] = row_gradient<Real<T>>(mean, args.rstd[r], 0.0, 0.0);
   });
 }
 
 template <class T>
 void layer_norm_backward_columns(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
-                                 const RowGradient<T>* gradients, double* dweight, double* dbias) {
+                                 const RowGradient<Real<T>>* gradients, double* dweight, double* dbias) {
   each_tile<false>(args, begin, end, first, cols, dweight, dbias,
                    [&](GradientTile<T>& tile, Index r) { tile.row[tile.rows] = gradients[r]; });
 }

@@ -37,6 +37,14 @@ NORMKIT_INLINE Index past_a_line(const T* p) {
   return static_cast<Index>(reinterpret_cast<std::uintptr_t>(p) % 64 / sizeof(T));
 }
 
+template <bool stream, class T, class N>
+NORMKIT_INLINE void store(T* p, Vec<T> v, N n) {
+  if constexpr (stream && !is_part<N>)
+    stream_store(p, v);
+  else
+    store(p, v, n);
+}
+
 // The same for a loop that writes p: whole vectors begin with a line where that pays, and for streaming stores always.
 template <bool stream, class T, class F>
 NORMKIT_INLINE void each_vector_of(const T* p, Index count, F&& body) {
@@ -128,7 +136,7 @@ NORMKIT_INLINE void add_squares(const T* x, Index count, Wide<T> mean, WideLanes
   });
 }
 
-// Σx and Σx² of floats; in double every product is exact.
+// Σx and Σx² of what is computed in float; in double every product is exact.
 struct Powers {
   WideLanes<float, pair_lanes> sums, squares;
 };
@@ -138,12 +146,12 @@ constexpr int power_runs = vector_bytes == 64 ? 2 : 1;
 
 // Adds one run each, the runs being `stride` apart; the lines that lie `ahead` are brought nearer. Every other addition
 // is made by the units that multiply, so that these and those that add and convert have equal shares.
-template <int runs>
-NORMKIT_INLINE void add_powers(const float* x, Index stride, Index count, Powers (&powers)[runs], Index ahead) {
+template <int runs, class T>
+NORMKIT_INLINE void add_powers(const T* x, Index stride, Index count, Powers (&powers)[runs], Index ahead) {
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
 #pragma GCC unroll 2
     for (int r = 0; r < runs; ++r) {
-      const float* at = x + r * stride;
+      const T* at = x + r * stride;
       if (k == 0) fetch_line(at + ahead, i);
       const Vec<double> v = widen(at + i, n).hi;
       Vec<double>&sum = powers[r].sums.part[k].hi, &square = powers[r].squares.part[k].hi;
@@ -152,7 +160,8 @@ NORMKIT_INLINE void add_powers(const float* x, Index stride, Index count, Powers
     }
   });
 }
-NORMKIT_INLINE void add_powers(const float* x, Index count, Powers& powers, Index ahead) {
+template <class T>
+NORMKIT_INLINE void add_powers(const T* x, Index count, Powers& powers, Index ahead) {
   Powers one[1] = {powers};
   add_powers(x, 0, count, one, ahead);
   powers = one[0];

@@ -36,7 +36,8 @@ NORMKIT_INLINE V centred_squares(V sum, V mean, V squares, Index chain, M& cance
   return m2;
 }
 
-NORMKIT_INLINE BlockMoments block_moments(const float* x, Runs runs, const Powers& powers) {
+template <class T>
+NORMKIT_INLINE BlockMoments block_moments(const T* x, Runs runs, const Powers& powers) {
   const double sum = powers.sums.total().hi, mean = sum / static_cast<double>(runs.outer * runs.inner);
   bool cancels;
   const double m2 =
@@ -46,8 +47,8 @@ NORMKIT_INLINE BlockMoments block_moments(const float* x, Runs runs, const Power
 }
 
 // Up to `most` channels; the lanes of one alone stay in registers from run to run.
-template <Index most>
-NORMKIT_INLINE void run_moments(const float* x, Runs runs, Index channels, BlockMoments* out, Index ahead) {
+template <Index most, class T>
+NORMKIT_INLINE void run_moments(const T* x, Runs runs, Index channels, BlockMoments* out, Index ahead) {
   Powers powers[most];
   each_run(runs, channels, [&](Index run, Index c) { add_powers(x + run, runs.inner, powers[c], ahead); });
   for (Index c = 0; c < channels; ++c) out[c] = block_moments(x + c * runs.inner, runs, powers[c]);
@@ -144,13 +145,13 @@ NORMKIT_INLINE void column_squares(const T* x, Block block, ColumnMoments out) {
   });
 }
 
-NORMKIT_INLINE void column_statistics(const float* x, Block block, ColumnMoments out) {
-  clear<float>(out.mean, out.mean_lo, block.cols);
-  clear<float>(out.m2, out.m2_lo, block.cols);
+template <class T>
+NORMKIT_INLINE void column_statistics(const T* x, Block block, ColumnMoments out) {
+  clear<T>(out.mean, out.mean_lo, block.cols);
+  clear<T>(out.m2, out.m2_lo, block.cols);
   each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols, Index ahead) {
-    WideStrip<float> sums(out.mean + first, out.mean_lo + first, cols),
-        squares(out.m2 + first, out.m2_lo + first, cols);
-    each_wide_column(x, block, rows, first, cols, ahead, [&](Wide<float> v, int k, auto) {
+    WideStrip<T> sums(out.mean + first, out.mean_lo + first, cols), squares(out.m2 + first, out.m2_lo + first, cols);
+    each_wide_column(x, block, rows, first, cols, ahead, [&](Wide<T> v, int k, auto) {
       sums.part[k] = accumulate(sums.part[k], v);
       squares.part[k] = multiply_add(v, v, squares.part[k]);
     });

@@ -1,5 +1,5 @@
 // The one vector type: Vec<T>, as wide as the registers of the target, over GCC/Clang vector extensions.
-// Intrinsics stand here and nowhere else, where the extensions have no word for it.
+// Intrinsics stand here and in simd16.hpp, where the extensions have no word for it.
 #pragma once
 
 #include "table.hpp"
@@ -37,7 +37,7 @@ constexpr int double_bytes = vector_bytes < 32 ? vector_bytes : 32;
 #endif
 
 template <class T>
-constexpr Index lanes = (sizeof(T) == sizeof(double) ? double_bytes : vector_bytes) / static_cast<int>(sizeof(T));
+constexpr Index lanes = (is_double<T> ? double_bytes : vector_bytes) / static_cast<int>(sizeof(Real<T>));
 
 template <class T>
 struct VecOf;
@@ -53,10 +53,17 @@ struct VecOf<double> {
   typedef std::int64_t mask __attribute__((vector_size(double_bytes)));
 };
 template <class T>
-using Vec = typename VecOf<T>::type;
+using Vec = typename VecOf<Real<T>>::type;
 template <class T>
-using Mask = typename VecOf<T>::mask;
+using Mask = typename VecOf<Real<T>>::mask;
 using HalfFloats = VecOf<float>::half;  // as many floats as Vec<double> has lanes
+
+// A constant that travels as an argument's type.
+template <auto v>
+struct Constant {
+  static constexpr auto value = v;
+  constexpr operator decltype(v)() const { return v; }
+};
 
 // How much of a vector a loop body works on: all lanes, or the first n (0 < n <= lanes).
 struct Full {};
@@ -209,7 +216,8 @@ NORMKIT_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 // The same for a loop over vectors, once a line.
 template <class T>
 NORMKIT_INLINE void fetch_line(const T* p, Index i) {
-  if (vector_bytes == 64 || i * static_cast<Index>(sizeof(T)) % 64 < vector_bytes) fetch(p + i);
+  constexpr Index step = lanes<T> * static_cast<Index>(sizeof(T));
+  if (step >= 64 || i * static_cast<Index>(sizeof(T)) % 64 < step) fetch(p + i);
 }
 // The same for a loop that streams its result, which leaves the memory idle in the other direction. Not where streaming
 // stores and fetches wait for the same buffers, as they do in the processors that get wide doubles.
@@ -234,13 +242,6 @@ NORMKIT_INLINE void stream_store(T* p, Vec<T> v) {
   store(p, v, Full{});
 }
 #endif
-template <bool stream, class T, class N>
-NORMKIT_INLINE void store(T* p, Vec<T> v, N n) {
-  if constexpr (stream && !is_part<N>)
-    stream_store(p, v);
-  else
-    store(p, v, n);
-}
 
 #if defined(__FMA__)
 NORMKIT_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }

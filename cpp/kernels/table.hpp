@@ -9,6 +9,29 @@ namespace normkit {
 
 using Index = std::int64_t;
 
+// Numbers of 16 bits are stored, never computed with: kernels widen them to float as they load, and round once as they
+// store.
+struct BFloat16 {
+  std::uint16_t bits;
+};
+struct Float16 {
+  std::uint16_t bits;
+};
+
+// What elements of type T are computed in; parameters and coefficients are of this type.
+template <class T>
+struct RealOf {
+  using type = float;
+};
+template <>
+struct RealOf<double> {
+  using type = double;
+};
+template <class T>
+using Real = typename RealOf<T>::type;
+template <class T>
+inline constexpr bool is_double = sizeof(Real<T>) == sizeof(double);
+
 // The elements of one row or channel: `outer` runs of `inner` consecutive elements, `stride` apart. The runs of the
 // next channel begin `inner` elements further on: where a kernel takes several channels it goes run by run through all
 // of them, in the order of memory.
@@ -89,7 +112,7 @@ template <class T>
 struct LayerNormForward {
   const T* x;
   T* y;
-  const T *weight, *bias;
+  const Real<T>*weight, *bias;
   double *mean, *rstd;
   Index cols;
   double eps;
@@ -101,7 +124,7 @@ template <class T>
 struct LayerNormBackward {
   const T *dy, *x;
   T* dx;
-  const T* weight;
+  const Real<T>* weight;
   const double *mean, *rstd;
   Index cols;
   Reach reach;
@@ -115,7 +138,7 @@ struct RowGradient {
 
 // Planes of doubles that a column accumulator takes: a double for float data, a pair for double data.
 template <class T>
-inline constexpr int accumulator_planes = sizeof(T) / sizeof(float);
+inline constexpr int accumulator_planes = is_double<T> ? 2 : 1;
 
 template <class T>
 struct Kernels {
@@ -130,7 +153,8 @@ struct Kernels {
   // and its rstd set to `out_of_range`; returns how many those are.
   Index (*layer_norm_rows)(const LayerNormForward<T>& args, Index begin, Index end);
   // y = ((x − center)·scale + shift)·weight + bias over n elements
-  void (*normalize)(const T* x, T* y, const T* weight, const T* bias, Index n, Affine<T> affine, Stores stores);
+  void (*normalize)(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index n, Affine<Real<T>> affine,
+                    Stores stores);
 
   // dx of the rows [begin, end); adds Σ dy·x̂ and Σ dy to dweight and dbias, accumulators of cols columns.
   // Rows whose rstd is out of range are left out altogether; returns how many those are.
@@ -139,19 +163,19 @@ struct Kernels {
   // The same for the columns [first, first + cols) of these rows, the row sums being known; gradients: those of all
   // rows.
   void (*layer_norm_backward_columns)(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
-                                      const RowGradient<T>* gradients, double* dweight, double* dbias);
+                                      const RowGradient<Real<T>>* gradients, double* dweight, double* dbias);
 
-  void (*affine)(const T* x, T* y, Runs runs, Index channels, AffineColumns<T> affine, Stores stores);
-  void (*column_affine)(const T* x, T* y, Block block, AffineColumns<T> affine, Reach reach);
+  void (*affine)(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> affine, Stores stores);
+  void (*column_affine)(const T* x, T* y, Block block, AffineColumns<Real<T>> affine, Reach reach);
 
   // weight: null or, for a single run of one channel, (inner)
-  void (*gradient_sums)(const T* dy, const T* x, const T* weight, Runs runs, Index channels, const Sum* mean,
+  void (*gradient_sums)(const T* dy, const T* x, const Real<T>* weight, Runs runs, Index channels, const Sum* mean,
                         GradientSums* out, Index ahead);
   void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, ColumnGradientSums out);
   void (*add_columns)(ColumnGradientSums sums, ColumnGradientSums others, Index cols);
-  void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<T> affine,
-                          Stores stores);
-  void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<T> affine,
+  void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, Index channels,
+                          GradientAffineColumns<Real<T>> affine, Stores stores);
+  void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<Real<T>> affine,
                                  Reach reach);
 };
 
@@ -182,6 +206,8 @@ struct KernelSet {
   const char* isa;
   Kernels<float> f32;
   Kernels<double> f64;
+  Kernels<BFloat16> bf16;
+  Kernels<Float16> f16;
   ChannelKernels channels;
 };
 

@@ -1,34 +1,31 @@
 // Wide<T>: one vector of values with twice the precision of T, for sums that must not lose digits.
-// For float a vector of doubles; for double an unevaluated pair hi + lo (double-double, error-free transformations:
-// Ogita, Rump & Oishi 2005). Both have the lanes of Vec<double>, so one kernel text serves both.
+// For float, and what is computed in float, a vector of doubles; for double an unevaluated pair hi + lo (double-double,
+// error-free transformations: Ogita, Rump & Oishi 2005). Both have the lanes of Vec<double>, so one kernel text serves
+// both.
 #pragma once
 
 #include "simd.hpp"
+#include "simd16.hpp"
 #include "table.hpp"
 
 namespace {
 
-template <class T>
-struct Wide;
+template <class R>
+struct WideOf;
 template <>
-struct Wide<float> {
+struct WideOf<float> {
   Vec<double> hi;
 };
 template <>
-struct Wide<double> {
+struct WideOf<double> {
   Vec<double> hi, lo;
 };
-
-// A constant that travels as an argument's type.
-template <auto v>
-struct Constant {
-  static constexpr auto value = v;
-  constexpr operator decltype(v)() const { return v; }
-};
+template <class T>
+using Wide = WideOf<Real<T>>;
 
 constexpr Index wide_lanes = lanes<double>;
-template <class N>
-NORMKIT_INLINE Wide<float> widen(const float* p, N n) {
+template <class T, class N>
+NORMKIT_INLINE Wide<float> widen(const T* p, N n) {
   return {to_double(load_half(p, n))};
 }
 template <class N>
@@ -69,7 +66,7 @@ NORMKIT_INLINE Wide<double> multiply_add(Wide<double> a, Wide<double> b, Wide<do
 
 template <class T>
 NORMKIT_INLINE Wide<T> broadcast_wide(Sum value) {
-  if constexpr (sizeof(T) == sizeof(float))
+  if constexpr (!is_double<T>)
     return {broadcast(value.hi)};
   else
     return {broadcast(value.hi), broadcast(value.lo)};
@@ -89,18 +86,18 @@ NORMKIT_INLINE Sum add_lanes(Wide<T> a) {
 #pragma GCC unroll 8
   for (Index i = 0; i < wide_lanes; ++i) {
     sums[i].hi = a.hi[i];
-    if constexpr (sizeof(T) == sizeof(double)) sums[i].lo = a.lo[i];
+    if constexpr (is_double<T>) sums[i].lo = a.lo[i];
   }
 #pragma GCC unroll 4
   for (Index half = wide_lanes / 2; half > 0; half /= 2)
 #pragma GCC unroll 8
     for (Index i = 0; i < half; ++i) {
-      if constexpr (sizeof(T) == sizeof(float))
+      if constexpr (!is_double<T>)
         sums[i].hi += sums[i + half].hi;
       else
         sums[i] = add(sums[i], sums[i + half]);
     }
-  if constexpr (sizeof(T) == sizeof(float)) sums[0].lo = 0.0;
+  if constexpr (!is_double<T>) sums[0].lo = 0.0;
   return sums[0];
 }
 
@@ -108,7 +105,7 @@ NORMKIT_INLINE Sum add_lanes(Wide<T> a) {
 template <class T, class V>
 NORMKIT_INLINE V quotient(V hi, V lo, V n, V& rest) {
   const V first = hi / n;
-  if constexpr (sizeof(T) == sizeof(float)) {
+  if constexpr (!is_double<T>) {
     rest = V{};
     return first;
   } else {
@@ -131,7 +128,7 @@ NORMKIT_INLINE double reciprocal_deviation(Sum m2, double count, double eps) {
   const Sum var = divide<T>(m2, count);
   double var_rest, square_rest, product_rest;
   const double shifted = two_sum(var.hi, eps, var_rest), r = 1.0 / __builtin_sqrt(shifted);
-  if constexpr (sizeof(T) == sizeof(float)) return r;
+  if constexpr (!is_double<T>) return r;
   const double square = two_product(r, r, square_rest), product = two_product(shifted, square, product_rest);
   const double residual = (1.0 - product) - product_rest - shifted * square_rest - (var_rest + var.lo) * square;
   return residual - residual == 0.0 ? r + 0.5 * r * residual : r;
@@ -150,7 +147,7 @@ NORMKIT_INLINE Wide<double> divide(Wide<double> a, double n) {
 // Planes of doubles in memory, one value per column: hi, and lo where T is double (not touched otherwise).
 template <class T, class N>
 NORMKIT_INLINE Wide<T> load_planes(const double* hi, const double* lo, N n) {
-  if constexpr (sizeof(T) == sizeof(float))
+  if constexpr (!is_double<T>)
     return {load(hi, n)};
   else
     return {load(hi, n), load(lo, n)};
@@ -158,7 +155,7 @@ NORMKIT_INLINE Wide<T> load_planes(const double* hi, const double* lo, N n) {
 template <class T, class N>
 NORMKIT_INLINE void store_planes(double* hi, double* lo, Wide<T> value, N n) {
   store(hi, value.hi, n);
-  if constexpr (sizeof(T) == sizeof(double)) store(lo, value.lo, n);
+  if constexpr (is_double<T>) store(lo, value.lo, n);
 }
 
 }  // namespace

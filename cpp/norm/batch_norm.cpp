@@ -52,8 +52,8 @@ void batch_norm_inference(const BatchNormForward<T>& args, int threads) {
 template <class T>
 void batch_norm_backward(const BatchNormBackward<T>& args, bool training, int threads) {
   if (args.shape.size() == 0) {
-    std::fill(args.dweight, args.dweight + args.shape.channels, T(0));
-    std::fill(args.dbias, args.dbias + args.shape.channels, T(0));
+    std::fill(args.dweight, args.dweight + args.shape.channels, Real<T>(0));
+    std::fill(args.dbias, args.dbias + args.shape.channels, Real<T>(0));
   } else if (goes_by_runs(args.shape)) {
     backward_by_runs(with_stores(args, 2, false, threads), training, threads);
   } else {
@@ -63,9 +63,15 @@ void batch_norm_backward(const BatchNormBackward<T>& args, bool training, int th
 
 template void batch_norm_training(const BatchNormForward<float>&, int);
 template void batch_norm_training(const BatchNormForward<double>&, int);
+template void batch_norm_training(const BatchNormForward<BFloat16>&, int);
+template void batch_norm_training(const BatchNormForward<Float16>&, int);
 template void batch_norm_inference(const BatchNormForward<float>&, int);
 template void batch_norm_inference(const BatchNormForward<double>&, int);
+template void batch_norm_inference(const BatchNormForward<BFloat16>&, int);
+template void batch_norm_inference(const BatchNormForward<Float16>&, int);
 template void batch_norm_backward(const BatchNormBackward<float>&, bool, int);
 template void batch_norm_backward(const BatchNormBackward<double>&, bool, int);
+template void batch_norm_backward(const BatchNormBackward<BFloat16>&, bool, int);
+template void batch_norm_backward(const BatchNormBackward<Float16>&, bool, int);
 
 }  // namespace normkit

@@ -114,7 +114,7 @@ class Planes {
     return hi(chunk, which, col) + (accumulator_planes<T> - 1) * cols_;
   }
   Sum value(Index chunk, Index which, Index col) const {
-    return {*hi(chunk, which, col), std::is_same_v<T, double> ? *lo(chunk, which, col) : 0.0};
+    return {*hi(chunk, which, col), is_double<T> ? *lo(chunk, which, col) : 0.0};
   }
 
  private:
@@ -254,11 +254,11 @@ class Coefficients {
   explicit Coefficients(const Matrix<T>& matrix)
       : matrix_(matrix), planes_(4 * 2 * matrix.cols()), has_any_(matrix.cols()) {}
 
-  void set(Index channel, const Affine<T>& value) const {
-    set(channel, GradientAffine<T>{value.center, value.scale, value.shift, 0});
+  void set(Index channel, const Affine<Real<T>>& value) const {
+    set(channel, GradientAffine<Real<T>>{value.center, value.scale, value.shift, 0});
   }
-  void set(Index channel, const GradientAffine<T>& value) const {
-    const T parts[] = {value.center, value.scale, value.dy_center, value.dy_scale};
+  void set(Index channel, const GradientAffine<Real<T>>& value) const {
+    const Real<T> parts[] = {value.center, value.scale, value.dy_center, value.dy_scale};
     matrix_.each_column(channel, [&](Index, Index col) {
       has_any_[col] = true;
       for (Index which = 0; which < 4; ++which) plane(which)[col] = plane(which)[matrix_.cols() + col] = parts[which];
@@ -275,7 +275,7 @@ class Coefficients {
                 plane(which) + matrix_.cols() + channels.begin);
     return fit;
   }
-  GradientAffine<T> get(Index channel) const {
+  GradientAffine<Real<T>> get(Index channel) const {
     const Index col = matrix_.channel_offset(channel);
     return {plane(0)[col], plane(1)[col], plane(2)[col], plane(3)[col]};
   }
@@ -285,10 +285,10 @@ class Coefficients {
   }
   bool complete() const { return complete_; }
 
-  AffineColumns<T> affine(Index first_col) const {
+  AffineColumns<Real<T>> affine(Index first_col) const {
     return {plane(0) + first_col, plane(1) + first_col, plane(2) + first_col};
   }
-  GradientAffineColumns<T> gradient(Index first_col) const {
+  GradientAffineColumns<Real<T>> gradient(Index first_col) const {
     return {plane(0) + first_col, plane(1) + first_col, plane(2) + first_col, plane(3) + first_col};
   }
 
@@ -311,7 +311,7 @@ class Coefficients {
 
  private:
   static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
-  T* plane(Index which) const { return planes_.data() + which * 2 * matrix_.cols(); }
+  Real<T>* plane(Index which) const { return planes_.data() + which * 2 * matrix_.cols(); }
 
   // The rows of a chunk lie end to end. Streaming stores need them to begin where a line of the cache does, so all
   // of them are shifted by as many columns.
@@ -333,7 +333,7 @@ class Coefficients {
   }
 
   const Matrix<T>& matrix_;
-  Scratch<T> planes_;
+  Scratch<Real<T>> planes_;
   Scratch<bool> has_any_;
   std::atomic<bool> complete_{true};
 };
@@ -356,7 +356,7 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
   };
   const auto finish = [&](Share channels) {
     if (training) moments.join(channels);
-    if constexpr (std::is_same_v<T, float>)
+    if constexpr (!is_double<T>)
       if (matrix.columns_are_channels()) {
         if (training) moments.store(channels, args.mean, args.var);
         const bool fit = coefficients.set(channels, [&](float* center, float* scale, float* shift, float*) {
@@ -389,7 +389,7 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
 
 template <class T>
 void backward_by_columns(const BatchNormBackward<T>& args, bool training, int threads) {
-  constexpr bool refines = std::is_same_v<T, double>;
+  constexpr bool refines = is_double<T>;
   const Kernels<T>& kernel = kernels<T>();
   const Matrix<T> matrix(args.shape);
   const MatrixMoments<T> moments(matrix, refines && training);
@@ -400,19 +400,19 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
     for (Index channel = channels.begin; channel < channels.end; ++channel)
       sums.set_mean(channel, refine_mean(args.mean[channel], moments.moments(channel).mean));
   };
-  const auto set = [&](Index channel, const GradientAffine<T>& gradient) {
+  const auto set = [&](Index channel, const GradientAffine<Real<T>>& gradient) {
     if (!gradient_fits(args, channel, gradient)) {
       careful_channel_gradients(args, channel, matrix.channel_offset(channel), matrix.channel_runs(), training);
       coefficients.leave_out(channel);
     } else if (!training) {
-      coefficients.set(channel, Affine<T>{0, gradient.dy_scale, 0});
-    } else if (!matrix.columns_are_channels() || std::is_same_v<T, double>) {
+      coefficients.set(channel, Affine<Real<T>>{0, gradient.dy_scale, 0});
+    } else if (!matrix.columns_are_channels() || is_double<T>) {
       coefficients.set(channel, gradient);
     }
   };
   const auto finish = [&](Share channels) {
     sums.join(channels);
-    if constexpr (std::is_same_v<T, float>)
+    if constexpr (!is_double<T>)
       if (matrix.columns_are_channels()) {
         const auto fill = [&](float* center, float* scale, float* dy_center, float* dy_scale) {
           return active_kernels().channels.gradients(
@@ -451,7 +451,11 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
 
 template void forward_by_columns(const BatchNormForward<float>&, bool, int);
 template void forward_by_columns(const BatchNormForward<double>&, bool, int);
+template void forward_by_columns(const BatchNormForward<BFloat16>&, bool, int);
+template void forward_by_columns(const BatchNormForward<Float16>&, bool, int);
 template void backward_by_columns(const BatchNormBackward<float>&, bool, int);
 template void backward_by_columns(const BatchNormBackward<double>&, bool, int);
+template void backward_by_columns(const BatchNormBackward<BFloat16>&, bool, int);
+template void backward_by_columns(const BatchNormBackward<Float16>&, bool, int);
 
 }  // namespace normkit

@@ -119,7 +119,7 @@ void forward_by_runs(const BatchNormForward<T>& args, int threads) {
   const Index channel_bytes = args.shape.per_channel() * static_cast<Index>(sizeof(T));
   const Pieces<T> pieces(args.shape);
   const Scratch<BlockMoments> parts(channels * pieces.count());
-  const Coefficients<T> coefficients(channels);
+  const Coefficients<Real<T>> coefficients(channels);
   const auto statistics = [&](Share some, Index piece, Next next) {
     kernel.moments(args.x + pieces.offset(some.begin, piece), pieces.runs(piece), some.end - some.begin,
                    parts.data() + piece * channels + some.begin, pieces.ahead(some, piece, next));
@@ -154,7 +154,7 @@ void inference_by_planes(const BatchNormForward<T>& args, int threads) {
   const Kernels<T>& kernel = kernels<T>();
   const auto [outer, channels, inner] = args.shape;
   const Pieces<T> pieces(args.shape);
-  const Coefficients<T> coefficients(channels);
+  const Coefficients<Real<T>> coefficients(channels);
   const Reach reach = pieces.reach(args.reach, 1);  // putting short planes together first took up to 1.7 times as long
   const auto prepare = [&](Index channel) {
     const Moments<T> moments{{args.mean[channel], 0.0}, args.var[channel]};
@@ -188,11 +188,11 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
   const Index channels = args.shape.channels;
   const Index channel_bytes = 2 * args.shape.per_channel() * static_cast<Index>(sizeof(T));
   const Pieces<T> pieces(args.shape);
-  constexpr bool refines = std::is_same_v<T, double>;
+  constexpr bool refines = is_double<T>;
   const Scratch<GradientSums> parts(channels * pieces.count());
   const Scratch<BlockMoments> moments(refines && training ? channels * pieces.count() : 0);
   const Scratch<Sum> means(channels);
-  const Coefficients<T> coefficients(channels);
+  const Coefficients<Real<T>> coefficients(channels);
   const auto statistics = [&](Share some, Index piece, Next) {
     kernel.moments(args.x + pieces.offset(some.begin, piece), pieces.runs(piece), some.end - some.begin,
                    moments.data() + piece * channels + some.begin, 0);
@@ -209,14 +209,14 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
   const auto finish = [&](Index channel) {
     ChannelSums<T> total;
     for (Index piece = 0; piece < pieces.count(); ++piece) total.add(parts[piece * channels + channel]);
-    const GradientAffine<T> gradient = channel_gradient(args, channel, means[channel], total);
+    const GradientAffine<Real<T>> gradient = channel_gradient(args, channel, means[channel], total);
     if (!gradient_fits(args, channel, gradient)) {
       coefficients.set_done(channel);
       careful_channel_gradients(args, channel, pieces.offset(channel, 0), pieces.whole(), training);
     } else if (training) {
       coefficients.set(channel, gradient);
     } else {
-      coefficients.set(channel, Affine<T>{0, gradient.dy_scale, 0});
+      coefficients.set(channel, Affine<Real<T>>{0, gradient.dy_scale, 0});
     }
   };
   const Index together = pieces.together(channel_bytes);
@@ -246,9 +246,15 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
 
 template void inference_by_planes(const BatchNormForward<float>&, int);
 template void inference_by_planes(const BatchNormForward<double>&, int);
+template void inference_by_planes(const BatchNormForward<BFloat16>&, int);
+template void inference_by_planes(const BatchNormForward<Float16>&, int);
 template void forward_by_runs(const BatchNormForward<float>&, int);
 template void forward_by_runs(const BatchNormForward<double>&, int);
+template void forward_by_runs(const BatchNormForward<BFloat16>&, int);
+template void forward_by_runs(const BatchNormForward<Float16>&, int);
 template void backward_by_runs(const BatchNormBackward<float>&, bool, int);
 template void backward_by_runs(const BatchNormBackward<double>&, bool, int);
+template void backward_by_runs(const BatchNormBackward<BFloat16>&, bool, int);
+template void backward_by_runs(const BatchNormBackward<Float16>&, bool, int);
 
 }  // namespace normkit

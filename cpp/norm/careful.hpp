@@ -21,7 +21,7 @@ struct CarefulMoments {
   W mean, var, rstd;
   int exponent;
 
-  W x_hat(T x) const { return (W(std::scalbn(static_cast<double>(x), -exponent)) - mean) * rstd; }
+  W x_hat(T x) const { return (W(std::scalbn(to_double(x), -exponent)) - mean) * rstd; }
 
   // In units of x.
   double mean_of_x() const { return static_cast<double>(scaled(mean, exponent)); }
@@ -31,9 +31,9 @@ struct CarefulMoments {
 
 template <class T>
 int careful_exponent(const T* x, Runs runs, double eps) {
-  if constexpr (std::is_same_v<T, float>) return 0;
+  if constexpr (!is_double<T>) return 0;
   double largest = 0.0;
-  each_element(runs, [&](Index i) { largest = std::max(largest, std::fabs(static_cast<double>(x[i]))); });
+  each_element(runs, [&](Index i) { largest = std::max(largest, std::fabs(to_double(x[i]))); });
   if (!std::isfinite(largest) || largest == 0.0) return 0;
   const int exponent = std::ilogb(largest);
   return std::isfinite(std::scalbn(eps, -2 * exponent)) ? exponent : 0;  // else eps is all that counts
@@ -43,7 +43,7 @@ template <class T>
 CarefulMoments<T> careful_moments(const T* x, Runs runs, double eps) {
   using W = Wider<T>;
   const int exponent = careful_exponent(x, runs, eps);
-  const auto value = [&](Index i) { return W(std::scalbn(static_cast<double>(x[i]), -exponent)); };
+  const auto value = [&](Index i) { return W(std::scalbn(to_double(x[i]), -exponent)); };
   const W count = static_cast<double>(runs.outer * runs.inner);
   W sum = 0.0, squares = 0.0;
   each_element(runs, [&](Index i) { sum += value(i); });
@@ -93,7 +93,7 @@ CarefulGradient<T> careful_gradient(const T* dy, const T* x, Runs runs, double m
   const W count = static_cast<double>(runs.outer * runs.inner);
   W g_sum = 0.0, gx_sum = 0.0;
   each_element(runs, [&](Index i) {
-    const W g = W(static_cast<double>(dy[i])) * W(static_cast<double>(weight(i)));
+    const W g = W(to_double(dy[i])) * W(static_cast<double>(weight(i)));
     g_sum += g;
     gx_sum += g * moments.x_hat(x[i]);
   });

@@ -18,13 +18,14 @@ double weight_of(const T* weight, Index channel) {
 
 // y = (x − center)·scale + shift with shift = bias − (mean − center)·scale; every coefficient is rounded once.
 template <class T>
-Affine<T> channel_affine(const BatchNormForward<T>& args, Index channel, const Moments<T>& moments) {
+Affine<Real<T>> channel_affine(const BatchNormForward<T>& args, Index channel, const Moments<T>& moments) {
   using W = Wider<T>;
-  const T center = static_cast<T>(moments.mean.hi);
+  using R = Real<T>;
+  const R center = static_cast<R>(moments.mean.hi);
   const W c = W(moments.mean.hi - static_cast<double>(center)) + W(moments.mean.lo);
   const W scale = W(weight_of(args.weight, channel)) * reciprocal_root(moments.var + W(args.eps));
   const W bias = args.bias ? static_cast<double>(args.bias[channel]) : 0.0;
-  return {center, rounded<T>(scale), rounded<T>(bias - c * scale)};
+  return {center, rounded<R>(scale), rounded<R>(bias - c * scale)};
 }
 
 // Σ dy and Σ dy·(x − mean) of a channel.
@@ -39,24 +40,25 @@ struct ChannelSums {
 
 // Stores dweight and dbias and returns the coefficients of dx = (dy − mean(dy) − x̂·mean(dy·x̂))·(weight·rstd).
 template <class T>
-GradientAffine<T> channel_gradient(const BatchNormBackward<T>& args, Index channel, Sum mean,
-                                   const ChannelSums<T>& sums) {
+GradientAffine<Real<T>> channel_gradient(const BatchNormBackward<T>& args, Index channel, Sum mean,
+                                         const ChannelSums<T>& sums) {
   using W = Wider<T>;
+  using R = Real<T>;
   const W rstd = args.rstd[channel], count = static_cast<double>(args.shape.per_channel());
-  args.dweight[channel] = rounded<T>(sums.gd * rstd);
-  args.dbias[channel] = rounded<T>(sums.g);
-  const T center = static_cast<T>(mean.hi);
+  args.dweight[channel] = rounded<R>(sums.gd * rstd);
+  args.dbias[channel] = rounded<R>(sums.g);
+  const R center = static_cast<R>(mean.hi);
   const W c = W(mean.hi - static_cast<double>(center)) + W(mean.lo);
   const W scale = -(sums.gd / count) * rstd * rstd;
-  return {center, rounded<T>(scale), rounded<T>(sums.g / count + scale * c),
-          rounded<T>(W(weight_of(args.weight, channel)) * rstd)};
+  return {center, rounded<R>(scale), rounded<R>(sums.g / count + scale * c),
+          rounded<R>(W(weight_of(args.weight, channel)) * rstd)};
 }
 
 // Whether a coefficient keeps all its digits in T and its products stay finite.
 template <class T>
 bool coefficient_fits(double value) {
   const double size = std::fabs(value);
-  return size == 0.0 || !(size < SafeRange<T>::coefficient_min || size > SafeRange<T>::coefficient_max);
+  return size == 0.0 || !(size < SafeRange<Real<T>>::coefficient_min || size > SafeRange<Real<T>>::coefficient_max);
 }
 
 // False where the channel, whose mean, var and rstd are stored, has to be computed in a wider type.
@@ -76,7 +78,7 @@ bool channel_fits(const BatchNormForward<T>& args, Index channel, const Moments<
 }
 
 template <class T>
-bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const GradientAffine<T>& gradient) {
+bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const GradientAffine<Real<T>>& gradient) {
   return !is_out_of_range<T>(args.rstd[channel]) && coefficient_fits<T>(gradient.scale) &&
          coefficient_fits<T>(gradient.dy_center) && coefficient_fits<T>(gradient.dy_scale);
 }
@@ -94,7 +96,8 @@ void careful_channel(const BatchNormForward<T>& args, Index channel, const T* x,
     args.var[channel] = moments.var_of_x();
   }
   args.rstd[channel] = moments.rstd_of_x();
-  const T weight = args.weight ? args.weight[channel] : T(1), bias = args.bias ? args.bias[channel] : T(0);
+  const Real<T> weight = args.weight ? args.weight[channel] : Real<T>(1),
+                bias = args.bias ? args.bias[channel] : Real<T>(0);
   careful_normalize(x, y, runs, moments, [&](Index) { return weight; }, [&](Index) { return bias; });
 }
 
@@ -110,14 +113,14 @@ void careful_channel_gradients(const BatchNormBackward<T>& args, Index channel, 
   const W dy_scale = W(weight_of(args.weight, channel)) * W(rstd);
   W dweight = 0.0, dbias = 0.0;
   each_element(runs, [&](Index i) {
-    const W dy_i = static_cast<double>(dy[i]), x_hat = gradient.moments.x_hat(x[i]);
+    const W dy_i = to_double(dy[i]), x_hat = gradient.moments.x_hat(x[i]);
     dweight += dy_i * x_hat;
     dbias += dy_i;
     const W g = training ? dy_i - gradient.mean_g - x_hat * gradient.mean_gx : dy_i;
     dx[i] = rounded<T>(g * dy_scale);
   });
-  args.dweight[channel] = rounded<T>(dweight);
-  args.dbias[channel] = rounded<T>(dbias);
+  args.dweight[channel] = rounded<Real<T>>(dweight);
+  args.dbias[channel] = rounded<Real<T>>(dbias);
 }
 
 }  // namespace normkit

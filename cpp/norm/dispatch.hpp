@@ -19,8 +19,12 @@ template <class T>
 const Kernels<T>& kernels() {
   if constexpr (std::is_same_v<T, float>)
     return active_kernels().f32;
-  else
+  else if constexpr (std::is_same_v<T, double>)
     return active_kernels().f64;
+  else if constexpr (std::is_same_v<T, BFloat16>)
+    return active_kernels().bf16;
+  else
+    return active_kernels().f16;
 }
 
 }  // namespace normkit

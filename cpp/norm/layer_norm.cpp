@@ -43,8 +43,8 @@ void careful_row(const LayerNormForward<T>& args, Index row) {
   args.mean[row] = moments.mean_of_x();
   args.rstd[row] = moments.rstd_of_x();
   careful_normalize(
-      x, args.y + row * args.cols, runs, moments, [&](Index i) { return args.weight ? args.weight[i] : T(1); },
-      [&](Index i) { return args.bias ? args.bias[i] : T(0); });
+      x, args.y + row * args.cols, runs, moments, [&](Index i) { return args.weight ? args.weight[i] : Real<T>(1); },
+      [&](Index i) { return args.bias ? args.bias[i] : Real<T>(0); });
 }
 
 template <class T>
@@ -86,7 +86,7 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   const int arrays = 1 + (args.weight ? 1 : 0) + (args.bias ? 1 : 0);  // read by the second sweep
   const Index row_bytes = arrays * cols * static_cast<Index>(sizeof(T));
   const Scratch<BlockMoments> parts(rows * chunks);
-  const Scratch<Affine<T>> affine(rows);
+  const Scratch<Affine<Real<T>>> affine(rows);
   const Scratch<bool> done(rows);
   const auto ahead = [&](Index row, Index chunk, Next next) {
     return next.item < 0 ? 0 : (next.item - row) * cols + (next.piece - chunk) * chunk_cols<T>;
@@ -100,7 +100,7 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
     const Moments<T> moments = merge_chunks<T>(cols, parts.data() + row * chunks);
     args.mean[row] = moments.mean.hi;
     args.rstd[row] = moments.rstd(args.eps);
-    affine[row] = standardize<T>(moments.mean, args.rstd[row]);
+    affine[row] = standardize<Real<T>>(moments.mean, args.rstd[row]);
     done[row] = args.rstd[row] == out_of_range;
     if (done[row]) careful_row(args, row);
   };
@@ -122,7 +122,7 @@ template <class T>
 CarefulGradient<T> careful_row_gradient(const LayerNormBackward<T>& args, Index row) {
   const Index at = row * args.cols;
   return careful_gradient(args.dy + at, args.x + at, {1, 0, args.cols}, args.mean[row], args.rstd[row],
-                          [&](Index i) { return args.weight ? args.weight[i] : T(1); });
+                          [&](Index i) { return args.weight ? args.weight[i] : Real<T>(1); });
 }
 
 // dx of a row in the columns [first, first + cols), and its part in their accumulators.
@@ -131,14 +131,14 @@ void careful_columns(const LayerNormBackward<T>& args, Index row, const CarefulG
                      Index cols, double* dweight, double* dbias) {
   using W = Wider<T>;
   const auto accumulate = [&](double* plane, Index i, const W& value) {
-    const Sum sum{plane[i], std::is_same_v<T, double> ? plane[cols + i] : 0.0};
+    const Sum sum{plane[i], is_double<T> ? plane[cols + i] : 0.0};
     const Sum total = sum_of(widened<T>(sum) + value);
     plane[i] = total.hi;
-    if (std::is_same_v<T, double>) plane[cols + i] = total.lo;
+    if (is_double<T>) plane[cols + i] = total.lo;
   };
   for (Index i = 0; i < cols; ++i) {
     const Index at = row * args.cols + first + i;
-    const W dy = static_cast<double>(args.dy[at]), x_hat = gradient.moments.x_hat(args.x[at]);
+    const W dy = to_double(args.dy[at]), x_hat = gradient.moments.x_hat(args.x[at]);
     const W weight = args.weight ? static_cast<double>(args.weight[first + i]) : 1.0;
     accumulate(dweight, i, dy * x_hat);
     accumulate(dbias, i, dy);
@@ -148,9 +148,9 @@ void careful_columns(const LayerNormBackward<T>& args, Index row, const CarefulG
 
 // The accumulators of dweight and dbias of some columns, rounded.
 template <class T>
-void round_sums(const double* dw, const double* db, Index cols, Share columns, T* dweight, T* dbias) {
+void round_sums(const double* dw, const double* db, Index cols, Share columns, Real<T>* dweight, Real<T>* dbias) {
   const auto value = [cols](const double* plane, Index j) {
-    return rounded<T>(widened<T>(Sum{plane[j], std::is_same_v<T, double> ? plane[cols + j] : 0.0}));
+    return rounded<Real<T>>(widened<T>(Sum{plane[j], is_double<T> ? plane[cols + j] : 0.0}));
   };
   for (Index j = columns.begin; j < columns.end; ++j) {
     dweight[j] = value(dw, j);
@@ -160,7 +160,7 @@ void round_sums(const double* dw, const double* db, Index cols, Share columns, T
 
 // Rows in chunks whose number depends on the shape alone; each chunk has accumulators of its own for dweight and dbias.
 template <class T>
-void backward_by_rows(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
+void backward_by_rows(const LayerNormBackward<T>& args, Index rows, Real<T>* dweight, Real<T>* dbias, int threads) {
   // Enough chunks for many threads, and few enough that their accumulators cost little beside the rows.
   constexpr Index least_bytes = 64 << 10, usual_chunks = 16, bytes_beyond = 1 << 20, rows_beyond = 64,
                   most_chunks = 256;
@@ -194,7 +194,7 @@ void backward_by_rows(const LayerNormBackward<T>& args, Index rows, T* dweight, 
     };
     for (Index chunk = 1; chunk < chunks; ++chunk)
       kernel.add_columns(sums(0), sums(chunk), columns.end - columns.begin);
-    round_sums(partials.data(), partials.data() + width, cols, columns, dweight, dbias);
+    round_sums<T>(partials.data(), partials.data() + width, cols, columns, dweight, dbias);
   });
 }
 
@@ -203,13 +203,13 @@ template <class T>
 void refine_means(const LayerNormBackward<T>& args, Index rows, const Team& team, BlockMoments* parts, Sum* means) {
   const Index chunks = chunks_of<T>(args.cols);
   const Share my_rows = team.share(rows);
-  if constexpr (std::is_same_v<T, double>) {
+  if constexpr (is_double<T>) {
     chunk_moments(args.x, args.cols, team.share(rows * chunks), parts);
     team.barrier();
   }
   for (Index r = my_rows.begin; r < my_rows.end; ++r) {
     means[r] = {args.mean[r], 0.0};
-    if constexpr (std::is_same_v<T, double>)
+    if constexpr (is_double<T>)
       means[r] = refine_mean(args.mean[r], merge_chunks<T>(args.cols, parts + r * chunks).mean);
   }
   team.barrier();
@@ -218,7 +218,7 @@ void refine_means(const LayerNormBackward<T>& args, Index rows, const Team& team
 // Long rows: the sums of some rows first, then blocks of columns, each over these rows while they are still in the
 // cache. The accumulators of a block take in the rows in order, so that the grouping shows in no bit.
 template <class T>
-void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweight, T* dbias, int threads) {
+void backward_by_columns(const LayerNormBackward<T>& args, Index rows, Real<T>* dweight, Real<T>* dbias, int threads) {
   constexpr Index block_cols = 1024, planes = accumulator_planes<T>;
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, chunks = chunks_of<T>(cols), blocks = (cols + block_cols - 1) / block_cols;
@@ -226,8 +226,8 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
   constexpr Index most_rows = 16;  // of a group; more gained nothing
   const Index group = std::clamp<Index>(caches().last_level / 2 / row_bytes, 1, std::min(rows, most_rows));
   const Scratch<GradientSums> parts(rows * chunks);
-  const Scratch<BlockMoments> block_moments(std::is_same_v<T, double> ? rows * chunks : 0);
-  const Scratch<RowGradient<T>> gradients(rows);
+  const Scratch<BlockMoments> block_moments(is_double<T> ? rows * chunks : 0);
+  const Scratch<RowGradient<Real<T>>> gradients(rows);
   const Scratch<Sum> means(rows);
   const Scratch<double> accumulators(2 * planes * blocks * block_cols);
   const Scratch<CarefulGradient<T>> careful(rows);
@@ -247,7 +247,7 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
     }
     const double rstd = args.rstd[row], count = static_cast<double>(cols);
     gradients[row] =
-        row_gradient<T>(means[row], rstd, static_cast<double>(g) / count, static_cast<double>(gd) * rstd / count);
+        row_gradient<Real<T>>(means[row], rstd, static_cast<double>(g) / count, static_cast<double>(gd) * rstd / count);
   };
   const auto block_gradients = [&](Index block, Share some) {
     const Index first = block * block_cols, count = std::min(block_cols, cols - first);
@@ -256,7 +256,7 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, T* dweigh
     kernel.layer_norm_backward_columns(args, some.begin, some.end, first, count, gradients.data(), dw, db);
     for (Index r = some.begin; r < some.end; ++r)
       if (is_out_of_range<T>(args.rstd[r])) careful_columns(args, r, careful[r], first, count, dw, db);
-    if (some.end == rows) round_sums(dw, db, count, {0, count}, dweight + first, dbias + first);
+    if (some.end == rows) round_sums<T>(dw, db, count, {0, count}, dweight + first, dbias + first);
   };
   parallel(threads, [&](const Team& team) {
     refine_means(args, rows, team, block_moments.data(), means.data());
@@ -291,13 +291,13 @@ void layer_norm(LayerNormForward<T> args, Index rows, int threads) {
 }
 
 template <class T>
-void layer_norm_backward(LayerNormBackward<T> args, Index rows, T* dweight, T* dbias, int threads) {
+void layer_norm_backward(LayerNormBackward<T> args, Index rows, Real<T>* dweight, Real<T>* dbias, int threads) {
   const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
   args.reach =
       std::min(args.reach, limited(reach_of(3 * bytes, 0, threads), args.cols * static_cast<Index>(sizeof(T))));
   if (rows == 0 || args.cols == 0) {
-    std::fill(dweight, dweight + args.cols, T(0));
-    std::fill(dbias, dbias + args.cols, T(0));
+    std::fill(dweight, dweight + args.cols, Real<T>(0));
+    std::fill(dbias, dbias + args.cols, Real<T>(0));
   } else if (args.cols <= fused_backward_cols) {
     backward_by_rows(args, rows, dweight, dbias, threads);
   } else {
@@ -307,7 +307,11 @@ void layer_norm_backward(LayerNormBackward<T> args, Index rows, T* dweight, T* d
 
 template void layer_norm(LayerNormForward<float>, Index, int);
 template void layer_norm(LayerNormForward<double>, Index, int);
+template void layer_norm(LayerNormForward<BFloat16>, Index, int);
+template void layer_norm(LayerNormForward<Float16>, Index, int);
 template void layer_norm_backward(LayerNormBackward<float>, Index, float*, float*, int);
 template void layer_norm_backward(LayerNormBackward<double>, Index, double*, double*, int);
+template void layer_norm_backward(LayerNormBackward<BFloat16>, Index, float*, float*, int);
+template void layer_norm_backward(LayerNormBackward<Float16>, Index, float*, float*, int);
 
 }  // namespace normkit

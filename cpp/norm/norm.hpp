@@ -1,4 +1,5 @@
-// The C++ interface: each operation on contiguous arrays of T = float or double, on up to `threads` threads.
+// The C++ interface: each operation on contiguous arrays of T = float, double, BFloat16 or Float16, on up
+// to `threads` threads; parameters and their gradients are Real<T>.
 // The callers (cpp/python) have checked shapes, memory and aliasing; y may be x, dx may be dy or x. They set
 // `reach` to how far the result may go: past the caches where its memory is there already and no input. Where it does
 // go is the plan's choice.
@@ -14,7 +15,7 @@ void layer_norm(LayerNormForward<T> args, Index rows, int threads);
 
 // dweight, dbias: (cols)
 template <class T>
-void layer_norm_backward(LayerNormBackward<T> args, Index rows, T* dweight, T* dbias, int threads);
+void layer_norm_backward(LayerNormBackward<T> args, Index rows, Real<T>* dweight, Real<T>* dbias, int threads);
 
 // An array seen as (outer, channels, inner). NCHW: (N, C, H·W); NHWC: (N·H·W, C, 1).
 struct ChannelShape {
@@ -28,7 +29,7 @@ template <class T>
 struct BatchNormForward {
   const T* x;
   T* y;
-  const T *weight, *bias;  // (channels) or null
+  const Real<T>*weight, *bias;  // (channels) or null
   double *mean, *rstd, *var;
   ChannelShape shape;
   double eps;
@@ -39,9 +40,9 @@ template <class T>
 struct BatchNormBackward {
   const T *dy, *x;
   T* dx;
-  const T* weight;  // (channels) or null
+  const Real<T>* weight;  // (channels) or null
   const double *mean, *rstd;
-  T *dweight, *dbias;  // (channels)
+  Real<T>*dweight, *dbias;  // (channels)
   ChannelShape shape;
   Reach reach;
 };

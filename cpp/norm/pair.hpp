@@ -6,6 +6,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "kernels/halves.hpp"
 #include "kernels/table.hpp"
 
 namespace normkit {
@@ -71,14 +72,14 @@ class Pair {
 inline double scaled(double a, int exponent) { return std::scalbn(a, exponent); }
 inline double reciprocal_root(double a) { return 1.0 / std::sqrt(a); }
 
-// Sums values of T without loss: double for float, Pair for double.
+// Sums values of T without loss: Pair for double, else double.
 template <class T>
-using Wider = std::conditional_t<std::is_same_v<T, float>, double, Pair>;
+using Wider = std::conditional_t<is_double<T>, Pair, double>;
 
 // A Wider from the sums that the kernels give, and back.
 template <class T>
 Wider<T> widened(Sum sum) {
-  if constexpr (std::is_same_v<T, float>)
+  if constexpr (!is_double<T>)
     return sum.hi + sum.lo;
   else
     return Pair(sum);
@@ -89,7 +90,10 @@ inline Sum sum_of(const Pair& value) { return value.sum(); }
 // value as T; through double, since no Wider is a T.
 template <class T, class W>
 T rounded(const W& value) {
-  return static_cast<T>(static_cast<double>(value));
+  if constexpr (sizeof(T) < sizeof(float))
+    return nearest<T>(static_cast<float>(static_cast<double>(value)));
+  else
+    return static_cast<T>(static_cast<double>(value));
 }
 
 }  // namespace normkit

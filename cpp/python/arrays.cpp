@@ -1,6 +1,7 @@
 #include "python/arrays.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <numeric>
@@ -11,7 +12,19 @@
 namespace normkit::python {
 namespace {
 
-constexpr int npy_float = 11, npy_double = 12, aligned_flag = 0x0100;
+constexpr int npy_float = 11, npy_double = 12, npy_half = 23, first_user_type = 256, aligned_flag = 0x0100;
+
+// The number of ml_dtypes' bfloat16, which registers it with NumPy when it is imported; 0 before one was seen.
+std::atomic<int> npy_bfloat16{0};
+
+bool is_bfloat16(const py::dtype& dtype) {
+  const int number = dtype.num();
+  if (number < first_user_type) return false;
+  if (number == npy_bfloat16.load(std::memory_order_relaxed)) return true;
+  if (dtype.attr("name").cast<std::string>() != "bfloat16") return false;
+  npy_bfloat16.store(number, std::memory_order_relaxed);
+  return true;
+}
 
 struct Extent {
   std::uintptr_t begin, end;
@@ -31,7 +44,18 @@ Extent extent(const py::array& array) {
 
 py::object numpy(const char* function) { return py::module_::import("numpy").attr(function); }
 
-py::dtype dtype_of(Scalar scalar) { return scalar == Scalar::f32 ? py::dtype::of<float>() : py::dtype::of<double>(); }
+py::dtype dtype_of(Scalar scalar) {
+  switch (scalar) {
+    case Scalar::f32:
+      return py::dtype::of<float>();
+    case Scalar::f64:
+      return py::dtype::of<double>();
+    case Scalar::f16:
+      return py::dtype(npy_half);
+    default:
+      return py::dtype(npy_bfloat16.load(std::memory_order_relaxed));
+  }
+}
 
 Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
 
@@ -40,10 +64,23 @@ bool has_shape(const py::array& array, const Shape& shape) {
          std::equal(shape.begin(), shape.end(), array.shape());
 }
 
-Scalar scalar_of(const py::array& array) { return array.dtype().num() == npy_float ? Scalar::f32 : Scalar::f64; }
+Scalar scalar_of(const py::array& array) {
+  switch (array.dtype().num()) {
+    case npy_float:
+      return Scalar::f32;
+    case npy_double:
+      return Scalar::f64;
+    case npy_half:
+      return Scalar::f16;
+    default:
+      return Scalar::bf16;
+  }
+}
 
 bool is_native_float(const py::dtype& dtype) {
-  return (dtype.num() == npy_float || dtype.num() == npy_double) && dtype.byteorder() == '=';
+  const int number = dtype.num();
+  const bool is_known = number == npy_float || number == npy_double || number == npy_half || is_bfloat16(dtype);
+  return is_known && dtype.byteorder() == '=';
 }
 
 bool is_c_contiguous(const py::array& array) { return (array.flags() & py::array::c_style) != 0; }
@@ -84,7 +121,7 @@ py::array empty(Scalar scalar, const Shape& shape) {
 }
 
 Destination new_result(Scalar scalar, const Shape& shape) {
-  std::size_t bytes = scalar == Scalar::f32 ? 4 : 8;
+  std::size_t bytes = scalar == Scalar::f64 ? 8 : scalar == Scalar::f32 ? 4 : 2;
   for (const py::ssize_t length : shape) bytes *= static_cast<std::size_t>(length);
   const PoolScope scope(bytes);
   py::array array = empty(scalar, shape);

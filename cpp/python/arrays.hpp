@@ -19,16 +19,19 @@ using Shape = std::vector<py::ssize_t>;
 // A function of the module numpy.
 py::object numpy(const char* function);
 
-enum class Scalar { f32, f64 };
+enum class Scalar { f32, f64, bf16, f16 };
 py::dtype dtype_of(Scalar scalar);
+// What arithmetic on it is done in.
+inline Scalar real_of(Scalar scalar) { return scalar == Scalar::f64 ? Scalar::f64 : Scalar::f32; }
 
 Shape shape_of(const py::array& array);
 bool has_shape(const py::array& array, const Shape& shape);
 // Stands for None.
 inline py::array no_array() { return py::reinterpret_steal<py::array>(py::handle()); }
 
-Scalar scalar_of(const py::array& array);
+// Whether elements are of one of the four types, in the byte order of this machine; then scalar_of says which.
 bool is_native_float(const py::dtype& dtype);
+Scalar scalar_of(const py::array& array);
 // Elements next to each other in some order of the axes, and nothing else in between?
 // order: the axes from the slowest to the fastest.
 bool is_dense(const py::array& array, std::vector<int>& order);
@@ -100,10 +103,16 @@ class Statistics {
 // Calls body(T{}) for the element type.
 template <class F>
 void with_type(Scalar scalar, F&& body) {
-  if (scalar == Scalar::f32)
-    body(float{});
-  else
-    body(double{});
+  switch (scalar) {
+    case Scalar::f32:
+      return body(float{});
+    case Scalar::f64:
+      return body(double{});
+    case Scalar::bf16:
+      return body(BFloat16{});
+    case Scalar::f16:
+      return body(Float16{});
+  }
 }
 
 // Runs body without the GIL when it is long enough for another Python thread to profit.

@@ -63,6 +63,9 @@ class Running {
   Running(const Operation& op, const char* name, const py::object& object, const Shape& shape) {
     if (object.is_none()) return;
     const py::array array = checked_input(op, name, object);
+    if (real_of(scalar_of(array)) != scalar_of(array))
+      op.type_error(std::string(name) + " must be float32 or float64, got " + std::string(py::str(array.dtype())) +
+                    "; 16 bits are too few to average in");
     if (shape_of(array) != shape)
       op.value_error(std::string(name) + " must have shape " + text_of(shape) + ", got " + text_of(shape_of(array)) +
                      "; make RunningStats for as many channels as x has");
@@ -144,8 +147,8 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
     using T = decltype(type);
     const BatchNormForward<T> args{data<T>(view.array()),
                                    writable<T>(output.array),
-                                   optional_data<T>(weight),
-                                   optional_data<T>(bias),
+                                   optional_data<Real<T>>(weight),
+                                   optional_data<Real<T>>(bias),
                                    mean.data(),
                                    rstd.data(),
                                    var.data(),
@@ -219,19 +222,20 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
 
   const py::array upstream = view.matched(dy);
   Destination output = view.result(target, {&upstream, &view.array()});
-  py::array dweight = empty(scalar, view.channels()), dbias = empty(scalar, view.channels());
+  py::array dweight = empty(real_of(scalar), view.channels()), dbias = empty(real_of(scalar), view.channels());
   const Index bytes = 3 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
     const BatchNormBackward<T> args{
-        data<T>(upstream), data<T>(view.array()), writable<T>(output.array), optional_data<T>(weight),
-        mean.data(),       rstd.data(),           writable<T>(dweight),      writable<T>(dbias),
+        data<T>(upstream), data<T>(view.array()), writable<T>(output.array),  optional_data<Real<T>>(weight),
+        mean.data(),       rstd.data(),           writable<Real<T>>(dweight), writable<Real<T>>(dbias),
         view.shape(),      output.reach()};
     without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });
   });
   const py::object dx = ChannelView::finish(target, output.array);
-  return py::make_tuple(out.is_none() ? dx : out, dweight, dbias);
+  return py::make_tuple(out.is_none() ? dx : out, parameter_gradient(dweight, weight_object, scalar),
+                        parameter_gradient(dbias, weight_object, scalar));
 }
 
 }  // namespace

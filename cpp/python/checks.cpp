@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
+
+#include "kernels/halves.hpp"
 
 namespace normkit::python {
 namespace {
@@ -35,7 +38,7 @@ std::string text_of(const Shape& shape) {
 py::array checked_input(const Operation& op, const char* name, const py::object& object) {
   py::array array = as_array(op, name, object);
   if (!is_native_float(array.dtype()))
-    op.type_error(std::string(name) + " must be float32 or float64 in native byte order, got " +
+    op.type_error(std::string(name) + " must be float32, float64, float16 or bfloat16 in native byte order, got " +
                   std::string(py::str(array.dtype())) + "; convert it with " + name + ".astype(np.float32)");
   return is_aligned(array) ? array : contiguous(array);
 }
@@ -56,7 +59,33 @@ py::array checked_like(const Operation& op, const char* name, const py::object& 
 py::array checked_parameter(const Operation& op, const char* name, const py::object& object, Scalar scalar,
                             const Shape& shape) {
   if (object.is_none()) return no_array();
-  return contiguous(checked_like(op, name, object, scalar, shape));
+  const Scalar real = real_of(scalar);
+  if (real == scalar) return contiguous(checked_like(op, name, object, scalar, shape));
+  const py::array array = as_array(op, name, object);
+  const py::dtype dtype = array.dtype();
+  const bool is_real = is_native_float(dtype) && scalar_of(array) == real;
+  if (!is_real && !(is_native_float(dtype) && scalar_of(array) == scalar)) {
+    const std::string wanted = py::str(dtype_of(scalar));
+    op.type_error(std::string(name) + " must be " + wanted + " like x, or float32, got " + std::string(py::str(dtype)) +
+                  "; convert it with " + name + ".astype(np.float32)");
+  }
+  if (is_real) return contiguous(checked_like(op, name, object, real, shape));
+  return contiguous(checked_like(op, name, object, scalar, shape).attr("astype")("float32"));
+}
+
+py::array parameter_gradient(const py::array& gradient, const py::object& parameter, Scalar scalar) {
+  const Scalar wanted = parameter.is_none() ? scalar : scalar_of(py::reinterpret_borrow<py::array>(parameter));
+  if (wanted == real_of(wanted)) return gradient;
+  py::array rounded = empty(wanted, shape_of(gradient));
+  const auto* from = data<float>(gradient);
+  const auto round_to = [&](auto* to) {
+    for (py::ssize_t i = 0; i < gradient.size(); ++i) to[i] = nearest<std::decay_t<decltype(*to)>>(from[i]);
+  };
+  if (wanted == Scalar::bf16)
+    round_to(writable<BFloat16>(rounded));
+  else
+    round_to(writable<Float16>(rounded));
+  return rounded;
 }
 
 py::array_t<double> checked_moments(const Operation& op, const char* name, const py::object& object,

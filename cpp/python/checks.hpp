@@ -18,14 +18,17 @@ struct Operation {
 
 std::string text_of(const Shape& shape);
 
-// x: an aligned, native float32 or float64 array (copied if it is neither aligned nor a plain ndarray).
+// x: an aligned, native array of one of the four types (copied if it is neither aligned nor a plain ndarray).
 py::array checked_input(const Operation& op, const char* name, const py::object& object);
 // An array that must have x's dtype and the given shape.
 py::array checked_like(const Operation& op, const char* name, const py::object& object, Scalar scalar,
                        const Shape& shape);
-// None, or a contiguous array of the given shape: a weight or bias.
+// None, or a weight or bias in what is computed in: a contiguous array of the given shape. It must have x's dtype, or
+// float32 where that has 16 bits.
 py::array checked_parameter(const Operation& op, const char* name, const py::object& object, Scalar scalar,
                             const Shape& shape);
+// The gradient of a checked parameter in the dtype that the parameter has, or x's where there is none.
+py::array parameter_gradient(const py::array& gradient, const py::object& parameter, Scalar scalar);
 // float64, contiguous, of the given shape.
 py::array_t<double> checked_moments(const Operation& op, const char* name, const py::object& object,
                                     const Shape& shape);

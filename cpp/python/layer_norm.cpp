@@ -101,8 +101,8 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
     using T = decltype(type);
     const LayerNormForward<T> args{data<T>(input),
                                    writable<T>(output.array),
-                                   optional_data<T>(weight),
-                                   optional_data<T>(bias),
+                                   optional_data<Real<T>>(weight),
+                                   optional_data<Real<T>>(bias),
                                    mean.data(),
                                    rstd.data(),
                                    view.cols(),
@@ -136,7 +136,7 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
 
   const py::array input = view.matrix(x), upstream = view.matrix(dy);
   Destination output = view.result_matrix(target, scalar, {&input, &upstream});
-  py::array dweight = empty(scalar, view.col_shape()), dbias = empty(scalar, view.col_shape());
+  py::array dweight = empty(real_of(scalar), view.col_shape()), dbias = empty(real_of(scalar), view.col_shape());
   const Index bytes = 3 * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
@@ -144,16 +144,17 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
     const LayerNormBackward<T> args{data<T>(upstream),
                                     data<T>(input),
                                     writable<T>(output.array),
-                                    optional_data<T>(weight),
+                                    optional_data<Real<T>>(weight),
                                     mean.data(),
                                     rstd.data(),
                                     view.cols(),
                                     output.reach()};
-    T *dw = writable<T>(dweight), *db = writable<T>(dbias);
+    Real<T>*dw = writable<Real<T>>(dweight), *db = writable<Real<T>>(dbias);
     without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
   });
   const py::object dx = view.finish(target, output.array, scalar);
-  return py::make_tuple(out.is_none() ? dx : out, dweight, dbias);
+  return py::make_tuple(out.is_none() ? dx : out, parameter_gradient(dweight, weight_object, scalar),
+                        parameter_gradient(dbias, weight_object, scalar));
 }
 
 }  // namespace

@@ -60,10 +60,11 @@ def layer_norm(
 
     Parameters
     ----------
-    x : ndarray of float32 or float64
-        Any shape, any strides.
+    x : ndarray of float32, float64, float16 or bfloat16 (ml_dtypes)
+        Any shape, any strides. 16-bit numbers are computed like float32 and rounded once.
     weight, bias : ndarray, optional
-        The shape of the normalized axes, in the dtype of x. Either, both or neither.
+        The shape of the normalized axes, in the dtype of x, or float32 where that has 16 bits. Either, both
+        or neither.
     axis : int or tuple of int, default -1
         The axes that are normalized.
     eps : float, default 1e-5
@@ -85,7 +86,7 @@ def layer_norm(
     Raises
     ------
     TypeError
-        If an array has another dtype than float32 or float64, or not that of x.
+        If an array has another dtype than those named, or not that of x.
     ValueError
         If shapes, axes or eps do not fit, or if `out` is read-only or overlaps an input in part.
 
@@ -121,7 +122,7 @@ def layer_norm_backward(
     ----------
     dy : ndarray
         Gradient with respect to y; shape and dtype of x.
-    x : ndarray of float32 or float64
+    x : ndarray
         The input of the forward pass.
     moments : Moments
         What ``layer_norm(x, ..., return_moments=True)`` returned.
@@ -137,7 +138,8 @@ def layer_norm_backward(
     Returns
     -------
     NormGradients
-        dx with the shape of x, dweight and dbias with the shape of the normalized axes; dtype of x.
+        dx with the shape and dtype of x; dweight and dbias with the shape of the normalized axes and the
+        dtype of weight, or of x without one.
 
     Raises
     ------
@@ -197,10 +199,11 @@ def batch_norm(
 
     Parameters
     ----------
-    x : ndarray of float32 or float64
-        Any number of axes, any strides: (N, C), (N, C, H, W), (N, H, W, C), ...
+    x : ndarray of float32, float64, float16 or bfloat16 (ml_dtypes)
+        Any number of axes, any strides: (N, C), (N, C, H, W), (N, H, W, C), ... 16-bit numbers are computed
+        like float32 and rounded once.
     weight, bias : ndarray of shape (C,), optional
-        In the dtype of x. Either, both or neither.
+        In the dtype of x, or float32 where that has 16 bits. Either, both or neither.
     stats : RunningStats, optional
         Updated in training (after the result is computed; not by an empty batch), used in inference,
         where it is required.
@@ -227,7 +230,7 @@ def batch_norm(
     Raises
     ------
     TypeError
-        If an array has another dtype than float32 or float64, or not that of x.
+        If an array has another dtype than those named, or not that of x.
     ValueError
         If shapes, axis or eps do not fit, if inference has no `stats`, or if `out` is read-only or
         overlaps an input in part.
@@ -294,7 +297,7 @@ def batch_norm_backward(
     ----------
     dy : ndarray
         Gradient with respect to y; shape and dtype of x.
-    x : ndarray of float32 or float64
+    x : ndarray
         The input of the forward pass.
     moments : Moments
         What ``batch_norm(x, ..., return_moments=True)`` returned.
@@ -312,7 +315,8 @@ def batch_norm_backward(
     Returns
     -------
     NormGradients
-        dx with the shape of x, dweight and dbias with shape (C,); dtype of x.
+        dx with the shape and dtype of x; dweight and dbias with shape (C,) and the dtype of weight, or of x
+        without one.
 
     Raises
     ------

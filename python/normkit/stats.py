@@ -37,7 +37,7 @@ class NormGradients(NamedTuple):
     dx : ndarray
         Gradient with respect to x; shape and dtype of x.
     dweight, dbias : ndarray
-        Gradients with respect to weight and bias, in the dtype of x. They are computed whether or not
+        Gradients with respect to weight and bias, in the dtype of weight, or of x without one. They are computed whether or not
         the operation had a weight and a bias (without a weight: the gradient at weight = 1).
     """
 
