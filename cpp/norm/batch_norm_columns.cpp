@@ -351,7 +351,7 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
   };
   const auto careful = [&](Index channel) {
     const Index first = matrix.channel_offset(channel);
-    careful_channel(args, channel, args.x + first, args.y + first, matrix.channel_runs(), training);
+    careful_channel(args, channel, args.x + first, args.y ? args.y + first : nullptr, matrix.channel_runs(), training);
     coefficients.leave_out(channel);
   };
   const auto finish = [&](Share channels) {
@@ -379,6 +379,7 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
     }
   };
   const auto apply = [&](Index chunk) {
+    if (args.y == nullptr) return;
     coefficients.each_block(
         args.y, args.reach, chunk, [&](Index offset, const Block& block, Index first_col, Reach reach) {
           kernel.column_affine(args.x + offset, args.y + offset, block, coefficients.affine(first_col), reach);

@@ -131,12 +131,13 @@ void forward_by_runs(const BatchNormForward<T>& args, int threads) {
     } else {
       coefficients.set_done(channel);
       const Index first = pieces.offset(channel, 0);
-      careful_channel(args, channel, args.x + first, args.y + first, pieces.whole(), true);
+      careful_channel(args, channel, args.x + first, args.y ? args.y + first : nullptr, pieces.whole(), true);
     }
   };
   const Index together = pieces.together(channel_bytes);
   const Reach reach = pieces.reach(args.reach, together);
   const auto apply = [&](Share some, Index piece, Next next) {
+    if (args.y == nullptr) return;
     const Stores stores{reach, pieces.ahead(some, piece, next)};
     coefficients.each_open(some, [&](Index channel, Index count) {
       const Index first = pieces.offset(channel, piece);

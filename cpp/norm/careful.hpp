@@ -67,6 +67,7 @@ CarefulMoments<T> careful_constants(double mean, Wider<T> rstd) {
 template <class T, class Weight, class Bias>
 void careful_normalize(const T* x, T* y, Runs runs, const CarefulMoments<T>& moments, Weight&& weight, Bias&& bias) {
   using W = Wider<T>;
+  if (y == nullptr) return;
   each_element(runs, [&](Index i) {
     y[i] = rounded<T>(moments.x_hat(x[i]) * W(static_cast<double>(weight(i))) + W(static_cast<double>(bias(i))));
   });

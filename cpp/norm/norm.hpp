@@ -28,7 +28,7 @@ struct ChannelShape {
 template <class T>
 struct BatchNormForward {
   const T* x;
-  T* y;
+  T* y;                         // null, in training: the statistics are all that is wanted
   const Real<T>*weight, *bias;  // (channels) or null
   double *mean, *rstd, *var;
   ChannelShape shape;

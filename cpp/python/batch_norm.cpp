@@ -137,7 +137,7 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
                                          {"stats.mean", given.running_mean, false},
                                          {"stats.var", given.running_var, false}});
   const Statistics mean(view.channels(), given.return_moments), rstd(view.channels(), given.return_moments),
-      var(view.channels(), false);
+      var(view.channels(), given.return_moments);
   prepare(op, view.channels(), mean, var);
 
   Destination output = view.result(target, {&view.array()});
@@ -160,7 +160,7 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
   const py::object result = ChannelView::finish(target, output.array);
   const py::object y = given.out.is_none() ? result : given.out;
   after(mean.data(), var.data(), view.shape().per_channel());
-  if (given.return_moments) return py::make_tuple(y, mean.array(), rstd.array());
+  if (given.return_moments) return py::make_tuple(y, mean.array(), rstd.array(), var.array());
   return y;
 }
 
@@ -200,6 +200,25 @@ py::object inference(const py::object& x, const py::object& weight, const py::ob
   };
   const auto run = [](const auto& args, int threads) { batch_norm_inference(args, threads); };
   return forward(given, 1, prepare, run, [](const double*, const double*, Index) {});
+}
+
+// mean, rstd and var of x, which is read once.
+py::tuple moments(const py::object& x_object, const py::object& axis, const py::object& eps_object,
+                  const py::object& num_threads) {
+  const Operation op{"batch_moments"};
+  const py::array x = checked_input(op, "x", x_object);
+  const ChannelView view(x, checked_axis(op, axis, x.ndim()));
+  const double eps = checked_eps(op, eps_object);
+  const Statistics mean(view.channels(), true), rstd(view.channels(), true), var(view.channels(), true);
+  const Index bytes = x.nbytes();
+  const int threads = threads_for(bytes, checked_threads(op, num_threads));
+  with_type(scalar_of(x), [&](auto type) {
+    using T = decltype(type);
+    const BatchNormForward<T> args{data<T>(view.array()), nullptr,    nullptr,      nullptr, mean.data(),
+                                   rstd.data(),           var.data(), view.shape(), eps,     Reach::near};
+    without_gil(bytes, [&] { batch_norm_training(args, threads); });
+  });
+  return py::make_tuple(mean.array(), rstd.array(), var.array());
 }
 
 py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
@@ -243,6 +262,7 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
 void register_batch_norm(py::module_& module) {
   define<training>(module, "batch_norm_training");
   define<inference>(module, "batch_norm_inference");
+  define<moments>(module, "batch_moments");
   define<backward>(module, "batch_norm_backward");
 }
 

@@ -8,14 +8,17 @@ does not import it.
 from normkit import isa, reference
 from normkit._core import __version__
 from normkit.config import empty_cache, get_num_threads, set_num_threads, show_config
-from normkit.ops import batch_norm, batch_norm_backward, layer_norm, layer_norm_backward
-from normkit.stats import Moments, NormGradients, RunningStats
+from normkit.moments import BatchMoments, Moments, NormGradients
+from normkit.ops import batch_moments, batch_norm, batch_norm_backward, layer_norm, layer_norm_backward
+from normkit.stats import RunningStats
 
 __all__ = [
+    "BatchMoments",
     "Moments",
     "NormGradients",
     "RunningStats",
     "__version__",
+    "batch_moments",
     "batch_norm",
     "batch_norm_backward",
     "empty_cache",

@@ -57,6 +57,9 @@ def batch_norm_inference(
     return_moments: bool,
     num_threads: int | None,
 ) -> Any: ...
+def batch_moments(
+    x: _Array, axis: int, eps: float, num_threads: int | None
+) -> tuple[_Moments, _Moments, _Moments]: ...
 def batch_norm_backward(
     dy: _Array,
     x: _Array,

@@ -11,9 +11,10 @@ from typing import Any, Literal, overload
 from numpy.typing import NDArray
 
 from normkit import _core
-from normkit.stats import Moments, NormGradients, RunningStats
+from normkit.moments import BatchMoments, Moments, NormGradients
+from normkit.stats import RunningStats
 
-__all__ = ["batch_norm", "batch_norm_backward", "layer_norm", "layer_norm_backward"]
+__all__ = ["batch_moments", "batch_norm", "batch_norm_backward", "layer_norm", "layer_norm_backward"]
 
 Array = NDArray[Any]
 
@@ -205,10 +206,11 @@ def batch_norm(
     weight, bias : ndarray of shape (C,), optional
         In the dtype of x, or float32 where that has 16 bits. Either, both or neither.
     stats : RunningStats, optional
-        Updated in training (after the result is computed; not by an empty batch), used in inference,
-        where it is required.
+        Updated in training (after the result is computed, by its own rules), used in inference, where it is
+        required.
     training : bool, default True
-        Normalize with the statistics of the mini-batch (True) or of `stats` (False).
+        Normalize with the statistics of the mini-batch (True) or of `stats` (False). Frozen `stats` are used
+        in training too: then the moments are constants (`batch_norm_backward` with training=False).
     axis : int, default 1
         The channel axis. Every other axis is reduced.
     eps : float, default 1e-5
@@ -225,7 +227,8 @@ def batch_norm(
     y : ndarray
         Shape and dtype of x; `out` if that was given.
     moments : Moments
-        float64 mean and rstd, shape (C,). Only with return_moments.
+        float64 mean and rstd, shape (C,). Only with return_moments. Those of a mini-batch are `BatchMoments`,
+        with its variance and number of samples.
 
     Raises
     ------
@@ -239,39 +242,86 @@ def batch_norm(
     ----------
     .. [1] S. Ioffe, C. Szegedy, "Batch Normalization", 2015, arXiv:1502.03167, algorithm 1.
     """
-    if training:
-        if stats is None:
-            result = _core.batch_norm_training(
-                x, weight, bias, None, None, 0.0, False, axis, eps, out, return_moments, num_threads
-            )
-        else:
-            result = _core.batch_norm_training(
-                x,
-                weight,
-                bias,
-                stats._mean,
-                stats._var,
-                stats.momentum if stats.momentum is not None else stats.next_momentum,
-                stats.unbiased,
-                axis,
-                eps,
-                out,
-                return_moments,
-                num_threads,
-            )
-            stats.count += x.size > 0
-    elif stats is None:
+    if training and (stats is None or not stats.frozen):
+        # Statistics that any batch moves by one weight are moved on the way; others afterwards, by their own rules.
+        plain = stats if stats is not None and stats.is_plain else None
+        returned = return_moments or plain is not stats
+        result = _core.batch_norm_training(
+            x,
+            weight,
+            bias,
+            None if plain is None else plain._mean,
+            None if plain is None else plain._var,
+            0.0 if plain is None else plain.next_momentum,
+            False if plain is None else plain.unbiased,
+            axis,
+            eps,
+            out,
+            returned,
+            num_threads,
+        )
+        if plain is not None:
+            plain.note_step(_samples(x, plain.num_channels))
+        if not returned:
+            return result  # type: ignore[no-any-return]
+        y, mean, rstd, var = result
+        moments = BatchMoments(mean, rstd, var, _samples(x, mean.size), float(eps))
+        if plain is not stats and stats is not None:
+            stats.update(moments)
+        return (y, moments) if return_moments else y
+    if stats is None:
         raise ValueError(
             "batch_norm: training=False normalizes with running statistics; pass stats=RunningStats(...)"
         )
-    else:
-        result = _core.batch_norm_inference(
-            x, weight, bias, stats._mean, stats._var, axis, eps, out, return_moments, num_threads
-        )
+    result = _core.batch_norm_inference(
+        x, weight, bias, stats._mean, stats._var, axis, eps, out, return_moments, num_threads
+    )
     if return_moments:
-        y, mean, rstd = result
+        y, mean, rstd, _ = result
         return y, Moments(mean, rstd)
     return result  # type: ignore[no-any-return]
+
+
+def batch_moments(
+    x: Array, *, axis: int = 1, eps: float = 1e-5, num_threads: int | None = None
+) -> BatchMoments:
+    """Mean and variance of each channel of a mini-batch, which is read once and not normalized.
+
+    Parameters
+    ----------
+    x : ndarray of float32, float64, float16 or bfloat16 (ml_dtypes)
+        Any number of axes, any strides.
+    axis : int, default 1
+        The channel axis. Every other axis is reduced.
+    eps : float, default 1e-5
+        Added to the variance for rstd; in units of x².
+    num_threads : int, optional
+        For this call. The bits of the result do not depend on it.
+
+    Returns
+    -------
+    BatchMoments
+        The same bits as those of ``batch_norm(x, ..., return_moments=True)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `batch_norm`.
+
+    Examples
+    --------
+    Running statistics of a batch that arrives in parts, as if it had come at once:
+
+    >>> parts = [batch_moments(x[:10]), batch_moments(x[10:])]  # doctest: +SKIP
+    >>> stats.update(BatchMoments.merged(parts))  # doctest: +SKIP
+    """
+    mean, rstd, var = _core.batch_moments(x, axis, eps, num_threads)
+    return BatchMoments(mean, rstd, var, _samples(x, mean.size), float(eps))
+
+
+def _samples(x: Array, channels: int) -> int:
+    """Return the number of values per channel."""
+    return x.size // channels if channels else 0
 
 
 def batch_norm_backward(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit.stats import Moments, NormGradients
+from normkit.moments import Moments, NormGradients
 
 __all__ = [
     "Statistics",

@@ -1,61 +1,42 @@
-"""What the operations return and keep: `Moments`, `NormGradients` and `RunningStats`."""
+"""`RunningStats`: the running mean and variance of a batch norm, with explicit rules."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Moments", "NormGradients", "RunningStats"]
+from normkit import _core
+from normkit.moments import BatchMoments
 
+__all__ = ["RunningStats"]
 
-class Moments(NamedTuple):
-    """The statistics that a forward pass used, as the backward pass wants them.
-
-    Both are float64, whatever the dtype of x: a float32 mean would be wrong by 3 % of a standard
-    deviation at mean/σ = 1e6, and the gradient would inherit it.
-
-    Attributes
-    ----------
-    mean : ndarray of float64
-        Batch norm: shape (channels,). Layer norm: the shape of x without the normalized axes.
-    rstd : ndarray of float64
-        1 / sqrt(variance + eps), with the biased (population) variance; shaped as `mean`.
-    """
-
-    mean: NDArray[np.float64]
-    rstd: NDArray[np.float64]
-
-
-class NormGradients(NamedTuple):
-    """Gradients of a normalization with respect to its input and its parameters.
-
-    Attributes
-    ----------
-    dx : ndarray
-        Gradient with respect to x; shape and dtype of x.
-    dweight, dbias : ndarray
-        Gradients with respect to weight and bias, in the dtype of weight, or of x without one. They are computed whether or not
-        the operation had a weight and a bias (without a weight: the gradient at weight = 1).
-    """
-
-    dx: NDArray[Any]
-    dweight: NDArray[Any]
-    dbias: NDArray[Any]
+Array = NDArray[Any]
+# What other libraries call the mean and the variance; torch's come with num_batches_tracked.
+TORCH = ("running_mean", "running_var")
+KERAS = ("moving_mean", "moving_variance")
 
 
 class RunningStats:
-    """Running mean and variance of the channels of a batch norm, kept by an exponential moving average.
+    """Running mean and variance of the channels of a batch norm.
 
     One step with the statistics of a mini-batch is::
 
-        mean <- (1 - momentum) * mean + momentum * batch_mean
-        var  <- (1 - momentum) * var  + momentum * batch_var
+        mean <- (1 - w) * mean + w * batch_mean
+        var  <- (1 - w) * var  + w * batch_var
 
-    A mini-batch with no element changes nothing; one with a single value per channel has no variance to
-    tell, so the mean moves and the variance stays.
+    with the weight w of the new batch by one of three rules: `momentum` (exponential average);
+    ``1 / t`` at batch t with ``momentum=None`` (cumulative average: every batch weighs the same);
+    ``momentum / (1 - (1 - momentum)**t)`` with ``debias=True`` (exponential average without the 0 and 1 that it
+    starts from: exact from the first batch on, as Adam's moments are [1]_).
+
+    A step happens as a whole or not at all. None is taken by a batch with no element, while `frozen`, and
+    with ``skip_nonfinite=True`` by a batch whose mean or variance is not finite, which `skipped` counts; without
+    it one NaN stays for good. A batch with a single value per channel has no variance to tell, so the mean
+    moves and the variance stays.
 
     Parameters
     ----------
@@ -63,19 +44,29 @@ class RunningStats:
         Number of channels, C.
     momentum : float or None, default 0.1
         Weight of the **new** batch, in [0, 1] (torch's meaning; Keras, flax and ONNX give the weight
-        of the old value, 1 − this). None: cumulative average, every batch weighs the same.
+        of the old value, 1 − this). None: cumulative average.
     unbiased : bool, default True
         Store the unbiased batch variance (divided by n − 1), as torch does. False: store the
         biased one (divided by n), as Keras, flax and ONNX do.
     dtype : dtype, default float32
         float32 or float64.
+    debias : bool, default False
+        Take the starting values out of the exponential average.
+    skip_nonfinite : bool, default False
+        Leave out batches with NaN or Inf.
 
     Attributes
     ----------
     mean, var : ndarray, shape (num_channels,)
         The running statistics: 0 and 1 at the start. Assigning to them copies into the same memory.
     count : int
-        Number of mini-batches seen.
+        Number of mini-batches taken in.
+    samples : int
+        Number of values per channel in them: the weight of these statistics in `merge`.
+    skipped : int
+        Number of mini-batches left out by `skip_nonfinite`.
+    frozen : bool
+        See `freeze`.
 
     Raises
     ------
@@ -87,9 +78,26 @@ class RunningStats:
     See Also
     --------
     RunningStats.torch, RunningStats.keras : the two conventions by name.
+    RunningStats.from_batches : exact statistics of a whole data set.
+
+    References
+    ----------
+    .. [1] D. P. Kingma, J. Ba, "Adam", 2015, arXiv:1412.6980, section 3.
     """
 
-    __slots__ = ("_mean", "_var", "count", "momentum", "unbiased")
+    __slots__ = (
+        "_mean",
+        "_var",
+        "_var_count",
+        "count",
+        "debias",
+        "frozen",
+        "momentum",
+        "samples",
+        "skip_nonfinite",
+        "skipped",
+        "unbiased",
+    )
 
     def __init__(
         self,
@@ -97,6 +105,9 @@ class RunningStats:
         momentum: float | None = 0.1,
         unbiased: bool = True,
         dtype: DTypeLike = np.float32,
+        *,
+        debias: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None:
         if isinstance(num_channels, bool) or not isinstance(num_channels, (int, np.integer)):
             raise TypeError(
@@ -108,27 +119,86 @@ class RunningStats:
             raise ValueError(
                 f"RunningStats: momentum must be in [0, 1] (the weight of the new batch) or None, got {momentum}"
             )
+        if debias and not momentum:
+            raise ValueError(
+                f"RunningStats: debias corrects an exponential average, which momentum={momentum} is not; "
+                "pass a momentum above 0"
+            )
         resolved = np.dtype(dtype)
         if resolved not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"RunningStats: dtype must be float32 or float64, got {resolved}")
-        self._mean: NDArray[Any] = np.zeros(num_channels, resolved)
-        self._var: NDArray[Any] = np.ones(num_channels, resolved)
+        self._mean: Array = np.zeros(num_channels, resolved)
+        self._var: Array = np.ones(num_channels, resolved)
+        self._var_count = 0
         self.count = 0
+        self.samples = 0
+        self.skipped = 0
+        self.frozen = False
         self.momentum = momentum
         self.unbiased = bool(unbiased)
+        self.debias = bool(debias)
+        self.skip_nonfinite = bool(skip_nonfinite)
 
     @classmethod
-    def torch(cls, num_channels: int, momentum: float | None = 0.1) -> RunningStats:
+    def torch(cls, num_channels: int, momentum: float | None = 0.1, **options: Any) -> RunningStats:
         """Torch's convention: momentum weighs the new batch (0.1), the stored variance is unbiased."""
-        return cls(num_channels, momentum=momentum, unbiased=True)
+        return cls(num_channels, momentum=momentum, unbiased=True, **options)
 
     @classmethod
-    def keras(cls, num_channels: int, momentum: float = 0.99) -> RunningStats:
+    def keras(cls, num_channels: int, momentum: float = 0.99, **options: Any) -> RunningStats:
         """Keras's convention: momentum weighs the old value (0.99), the stored variance is biased."""
-        return cls(num_channels, momentum=1.0 - momentum, unbiased=False)
+        return cls(num_channels, momentum=1.0 - momentum, unbiased=False, **options)
+
+    @classmethod
+    def from_batches(
+        cls,
+        batches: Iterable[Array],
+        *,
+        axis: int = 1,
+        momentum: float | None = 0.1,
+        unbiased: bool = True,
+        dtype: DTypeLike = np.float32,
+        num_threads: int | None = None,
+    ) -> RunningStats:
+        """Exact statistics of a data set, read once, batch by batch.
+
+        Parameters
+        ----------
+        batches : iterable of ndarray
+            Mini-batches of any lengths, with one number of channels.
+        axis : int, default 1
+            The channel axis.
+        momentum, unbiased, dtype
+            Of the statistics that are returned, for the steps that they take later.
+        num_threads : int, optional
+            See `normkit.set_num_threads`.
+
+        Returns
+        -------
+        RunningStats
+            Mean and variance of all values of a channel taken together, not an average over batches.
+
+        Raises
+        ------
+        ValueError
+            If there is no batch, or the batches do not fit together.
+        """
+        parts = []
+        for x in batches:
+            mean, rstd, var = _core.batch_moments(x, axis, 0.0, num_threads)
+            parts.append(BatchMoments(mean, rstd, var, x.size // max(1, mean.size), 0.0))
+        if not parts:
+            raise ValueError("RunningStats.from_batches: there is no batch; pass at least one")
+        with np.errstate(divide="ignore"):  # rstd, which nobody asks for, of a constant channel
+            merged = BatchMoments.merged(parts)
+        stats = cls(merged.mean.size, momentum, unbiased, dtype)
+        stats._store(merged.mean, merged.var * _correction(merged.samples, unbiased))
+        stats.count = stats._var_count = sum(part.samples > 0 for part in parts)
+        stats.samples = merged.samples
+        return stats
 
     @property
-    def mean(self) -> NDArray[Any]:
+    def mean(self) -> Array:
         """Running mean, shape (num_channels,); writable."""
         return self._mean
 
@@ -137,7 +207,7 @@ class RunningStats:
         self._mean[...] = value
 
     @property
-    def var(self) -> NDArray[Any]:
+    def var(self) -> Array:
         """Running variance, shape (num_channels,); writable."""
         return self._var
 
@@ -152,23 +222,243 @@ class RunningStats:
 
     @property
     def next_momentum(self) -> float:
-        """Weight that the next batch will get: `momentum`, or 1 / (count + 1) for a cumulative average."""
-        return 1.0 / (self.count + 1) if self.momentum is None else float(self.momentum)
+        """Weight that the next batch will get, by the rule of this average."""
+        return self._weight(self.count + 1)
+
+    def _weight(self, t: int) -> float:
+        if self.momentum is None:
+            return 1.0 / t
+        if self.debias:
+            return self.momentum / -math.expm1(t * math.log1p(-self.momentum)) if self.momentum < 1.0 else 1.0
+        return float(self.momentum)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether any batch with an element takes a step with one weight, as `normkit.batch_norm` can do itself."""
+        counts_differ = (self.debias or self.momentum is None) and self._var_count != self.count
+        return not (self.frozen or self.skip_nonfinite or counts_differ)
+
+    def update(self, moments: BatchMoments) -> bool:
+        """Take a step with the statistics of a mini-batch.
+
+        What ``batch_norm(x, stats=stats)`` does by itself; apart from it the step can be left out, or taken with
+        the merged moments of several micro-batches.
+
+        Parameters
+        ----------
+        moments : BatchMoments
+            What `normkit.batch_norm` returned with ``return_moments=True``, or `normkit.batch_moments`, or
+            `BatchMoments.merged`.
+
+        Returns
+        -------
+        bool
+            Whether the statistics took the step.
+
+        Raises
+        ------
+        TypeError
+            If `moments` has no variance and count.
+        ValueError
+            If it is of another number of channels.
+        """
+        if not isinstance(moments, BatchMoments):
+            raise TypeError(
+                f"RunningStats.update: moments must be BatchMoments, got {type(moments).__name__}; "
+                "pass what batch_norm(x, return_moments=True) or batch_moments(x) returned"
+            )
+        if moments.mean.shape != self._mean.shape:
+            raise ValueError(
+                f"RunningStats.update: moments must have {self.num_channels} channels, got {moments.mean.size}"
+            )
+        if self.frozen or moments.samples == 0:
+            return False
+        mean, var = moments.mean, moments.var * _correction(moments.samples, self.unbiased)
+        if self.skip_nonfinite and not (np.isfinite(mean).all() and np.isfinite(moments.var).all()):
+            self.skipped += 1
+            return False
+        w = self._weight(self.count + 1)
+        mean = (1.0 - w) * self._mean.astype(np.float64) + w * mean
+        if moments.samples > 1:
+            w = self._weight(self._var_count + 1)
+            var = (1.0 - w) * self._var.astype(np.float64) + w * var
+        else:
+            var = self._var
+        self._store(mean, var)
+        self.note_step(moments.samples)
+        return True
+
+    def note_step(self, samples: int) -> None:
+        """Count a mini-batch of `samples` values per channel whose statistics were taken in."""
+        self.count += samples > 0
+        self._var_count += samples > 1
+        self.samples += samples
+
+    def _store(self, mean: Array, var: Array) -> None:
+        with np.errstate(over="ignore"):
+            self._mean[...], self._var[...] = mean, var
+
+    def merge(self, other: RunningStats) -> None:
+        """Take in the statistics of another process or of another part of the data.
+
+        Mean and variance become those of both together, weighted by `samples` [1]_: exact for statistics
+        from `from_batches`, and for running ones as exact as they are.
+
+        Parameters
+        ----------
+        other : RunningStats
+            For as many channels; it is left alone.
+
+        Raises
+        ------
+        ValueError
+            If channels or `unbiased` differ.
+
+        References
+        ----------
+        .. [1] T. F. Chan, G. H. Golub, R. J. LeVeque, 1983; see `BatchMoments.merged`.
+        """
+        if other.num_channels != self.num_channels:
+            raise ValueError(
+                f"RunningStats.merge: expected {self.num_channels} channels, got {other.num_channels}"
+            )
+        if other.unbiased != self.unbiased:
+            raise ValueError(
+                f"RunningStats.merge: unbiased is {self.unbiased} here and {other.unbiased} there; "
+                "make both by one convention"
+            )
+        parts = []
+        for stats in (self, other):
+            var = stats._var.astype(np.float64) / _correction(stats.samples, self.unbiased)
+            parts.append(BatchMoments(stats._mean.astype(np.float64), var, var, stats.samples, 0.0))
+        with np.errstate(divide="ignore"):
+            merged = BatchMoments.merged(parts)
+        if merged.samples > 0:
+            self._store(merged.mean, merged.var * _correction(merged.samples, self.unbiased))
+        self.count += other.count
+        self._var_count += other._var_count
+        self.samples += other.samples
+        self.skipped += other.skipped
+
+    def freeze(self) -> None:
+        """Let the statistics stand still.
+
+        A batch norm in training then normalizes with them, as constants, while its weight and bias go on
+        training (`normkit.batch_norm_backward` with ``training=False``, which the layer sees to).
+        """
+        self.frozen = True
+
+    def unfreeze(self) -> None:
+        """Let the statistics move again."""
+        self.frozen = False
 
     def reset(self) -> None:
-        """Forget all batches: mean 0, variance 1, count 0."""
+        """Forget all batches: mean 0, variance 1, counts 0. The rules stay."""
         self._mean[...] = 0
         self._var[...] = 1
-        self.count = 0
+        self.count = self._var_count = self.samples = self.skipped = 0
 
     def copy(self) -> RunningStats:
         """Return an independent copy."""
-        twin = RunningStats(self.num_channels, self.momentum, self.unbiased, self._mean.dtype)
-        twin.mean, twin.var, twin.count = self._mean, self._var, self.count
+        twin = RunningStats(**self.get_config())
+        for name in ("count", "_var_count", "samples", "skipped", "frozen"):
+            setattr(twin, name, getattr(self, name))
+        twin._store(self._mean, self._var)
         return twin
 
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make statistics by the same rules."""
+        return {
+            "num_channels": self.num_channels,
+            "momentum": self.momentum,
+            "unbiased": self.unbiased,
+            "dtype": self._mean.dtype.name,
+            "debias": self.debias,
+            "skip_nonfinite": self.skip_nonfinite,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of all that changes: mean, var, count, var_count, samples, skipped, frozen."""
+        return {
+            "mean": self._mean.copy(),
+            "var": self._var.copy(),
+            "count": self.count,
+            "var_count": self._var_count,
+            "samples": self.samples,
+            "skipped": self.skipped,
+            "frozen": self.frozen,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state: of `state_dict`, of a torch batch norm, or of a Keras layer.
+
+        All is checked before anything changes. The rules (momentum, unbiased) are not part of a state: values that
+        another library computed are used as they are, and the steps after them follow the rules of this object.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` returned; or torch's running_mean, running_var and, if there,
+            num_batches_tracked; or Keras's moving_mean and moving_variance. Other entries of torch's and
+            Keras's (weight, bias, gamma, beta) are left alone.
+
+        Raises
+        ------
+        KeyError
+            If the entries are of none of the three.
+        ValueError
+            If a shape is another, a count is negative, or in the values of another library a mean is not
+            finite or a variance is negative or not finite.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"RunningStats.load_state_dict: state must be a mapping, got {type(state).__name__}"
+            )
+        own = tuple(self.state_dict())
+        names = next((names for names in (own, TORCH, KERAS) if all(name in state for name in names)), None)
+        if names is None:
+            raise KeyError(
+                f"RunningStats.load_state_dict: state must have {', '.join(own)}; or {' and '.join(TORCH)}; "
+                f"or {' and '.join(KERAS)}; got {', '.join(map(str, state)) or 'nothing'}"
+            )
+        mean, var = (self._checked(name, state[name], foreign=names is not own) for name in names[:2])
+        if names is own:
+            counts = [_checked_count(name, state[name]) for name in own[2:6]]
+            frozen = bool(state["frozen"])
+        else:
+            batches = _checked_count("num_batches_tracked", state.get("num_batches_tracked", 0))
+            counts, frozen = [batches, batches, 0, 0], self.frozen
+        self._store(mean, var)
+        self.count, self._var_count, self.samples, self.skipped = counts
+        self.frozen = frozen
+
+    def _checked(self, name: str, value: Any, *, foreign: bool) -> NDArray[np.float64]:
+        array = np.asarray(value, np.float64)
+        if array.shape != self._mean.shape:
+            raise ValueError(
+                f"RunningStats.load_state_dict: {name} must have shape {self._mean.shape}, got {array.shape}"
+            )
+        is_variance = "var" in name
+        usable = np.isfinite(array).all() and not (is_variance and (array < 0).any())
+        if foreign and not usable:
+            wanted = "finite and not negative" if is_variance else "finite"
+            raise ValueError(f"RunningStats.load_state_dict: {name} must be {wanted} in every channel")
+        return array
+
     def __repr__(self) -> str:
-        return (
-            f"RunningStats({self.num_channels}, momentum={self.momentum}, unbiased={self.unbiased}, "
-            f"count={self.count})"
-        )
+        rules = f"momentum={self.momentum}, unbiased={self.unbiased}"
+        for name in ("debias", "skip_nonfinite", "frozen"):
+            rules += f", {name}=True" if getattr(self, name) else ""
+        return f"RunningStats({self.num_channels}, {rules}, count={self.count})"
+
+
+def _correction(count: int, unbiased: bool) -> float:
+    """Return what a biased variance of `count` values is multiplied by to be stored."""
+    return count / (count - 1) if unbiased and count > 1 else 1.0
+
+
+def _checked_count(name: str, value: Any) -> int:
+    count = int(value)
+    if count < 0:
+        raise ValueError(f"RunningStats.load_state_dict: {name} must not be negative, got {count}")
+    return count

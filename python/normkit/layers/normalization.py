@@ -13,7 +13,8 @@ from normkit._checks import finite
 from normkit.initializers import Initializer
 from normkit.layers.base import Layer, LayerArguments, Shape
 from normkit.layers.variable import Variable
-from normkit.stats import Moments, NormGradients, RunningStats
+from normkit.moments import Moments, NormGradients
+from normkit.stats import RunningStats
 
 __all__ = ["BatchNormalization", "LayerNormalization"]
 

@@ -1,0 +1,135 @@
+"""What the operations return: `Moments`, `BatchMoments` and `NormGradients`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BatchMoments", "Moments", "NormGradients"]
+
+F64 = NDArray[np.float64]
+
+
+class Moments(NamedTuple):
+    """The statistics that a forward pass used, as the backward pass wants them.
+
+    Both are float64, whatever the dtype of x: a float32 mean would be wrong by 3 % of a standard
+    deviation at mean/σ = 1e6, and the gradient would inherit it.
+
+    Attributes
+    ----------
+    mean : ndarray of float64
+        Batch norm: shape (channels,). Layer norm: the shape of x without the normalized axes.
+    rstd : ndarray of float64
+        1 / sqrt(variance + eps), with the biased (population) variance; shaped as `mean`.
+    """
+
+    mean: F64
+    rstd: F64
+
+
+class BatchMoments(Moments):
+    """Moments of the channels of a mini-batch, with what it takes to merge them and to keep running statistics.
+
+    It is a `Moments`, and unpacks as one: ``mean, rstd = moments``.
+
+    Attributes
+    ----------
+    mean, rstd : ndarray of float64, shape (channels,)
+        See `Moments`.
+    var : ndarray of float64, shape (channels,)
+        Biased variance: divided by `samples`.
+    samples : int
+        Values per channel.
+    eps : float
+        What was added to the variance for `rstd`.
+
+    See Also
+    --------
+    normkit.batch_moments : computes them without normalizing.
+    """
+
+    var: F64
+    samples: int
+    eps: float
+
+    def __new__(cls, mean: F64, rstd: F64, var: F64, samples: int, eps: float) -> Self:
+        """Take arrays as they are."""
+        moments = super().__new__(cls, mean, rstd)
+        moments.var, moments.samples, moments.eps = var, samples, eps
+        return moments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.mean, self.rstd, self.var, self.samples, self.eps)
+
+    def __repr__(self) -> str:
+        return f"BatchMoments(mean={self.mean}, var={self.var}, samples={self.samples}, eps={self.eps})"
+
+    @staticmethod
+    def merged(parts: Iterable[BatchMoments]) -> BatchMoments:
+        """Moments of the union of some batches, as if they had been one [1]_.
+
+        Parameters
+        ----------
+        parts : iterable of BatchMoments
+            At least one, for as many channels each and with one eps; empty batches count for nothing.
+
+        Returns
+        -------
+        BatchMoments
+            Exact to rounding of float64, also at large mean/σ. The order matters to the last bit.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or channels or eps differ.
+
+        References
+        ----------
+        .. [1] T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for computing the sample variance",
+           The American Statistician 37, 1983, eq. 2.1.
+        """
+        parts = list(parts)
+        if not parts:
+            raise ValueError("BatchMoments.merged: there is nothing to merge; pass at least one BatchMoments")
+        first = parts[0]
+        for part in parts[1:]:
+            if part.mean.shape != first.mean.shape:
+                raise ValueError(
+                    f"BatchMoments.merged: all must have as many channels, got {first.mean.shape[0]} and {part.mean.shape[0]}"
+                )
+            if part.eps != first.eps:
+                raise ValueError(
+                    f"BatchMoments.merged: all must have one eps, got {first.eps} and {part.eps}"
+                )
+        filled = [part for part in parts if part.samples > 0] or [first]
+        pivot, total = filled[0].mean, sum(part.samples for part in filled)
+        if total == 0 or len(filled) == 1:
+            return filled[0]
+        # Means relative to the first one, so that nothing is lost where the mean is much larger than σ.
+        shift = sum((part.samples / total) * (part.mean - pivot) for part in filled)
+        var = sum(
+            (part.samples / total) * (part.var + np.square(part.mean - pivot - shift)) for part in filled
+        )
+        return BatchMoments(pivot + shift, 1.0 / np.sqrt(var + first.eps), np.asarray(var), total, first.eps)
+
+
+class NormGradients(NamedTuple):
+    """Gradients of a normalization with respect to its input and its parameters.
+
+    Attributes
+    ----------
+    dx : ndarray
+        Gradient with respect to x; shape and dtype of x.
+    dweight, dbias : ndarray
+        Gradients with respect to weight and bias, in the dtype of weight, or of x without one. They are
+        computed whether or not the operation had a weight and a bias (without a weight: the gradient at
+        weight = 1).
+    """
+
+    dx: NDArray[Any]
+    dweight: NDArray[Any]
+    dbias: NDArray[Any]
