@@ -1,7 +1,8 @@
 """The numerics contract as code: how large an error of each result may be, and an oracle that is exact.
 
 The oracle for float32 is float64; for float64 it is decimal arithmetic with 100 digits and more, into which every float
-converts exactly. The bounds are those of docs/design.md, with the exact values in them.
+converts exactly, or pairs of floats (`pairs.py`) where arrays are large. The bounds are those of docs/design.md, with the exact
+values in them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from numpy.typing import NDArray
 
 import normkit as nk
 from normkit import reference
+from pairs import Pair
 
 F64 = NDArray[np.float64]
+
+
+# The contract: the largest error of each result in its unit, which `forward_units` and `gradient_units` define.
+LIMITS = {"y": 4.0, "dx": 4.0, "dweight": 2.0, "dbias": 2.0}
 
 
 @dataclass
@@ -46,47 +52,64 @@ class Exact:
     dbias_scale: Any
 
 
-def forward_share(y: NDArray[Any], exact: Exact, weight: Any, bias: Any) -> float:
-    """|y − exact| over 4 ulp of max(|x̂·weight|, |bias|, |weight|/256)."""
+def forward_units(y: NDArray[Any], exact: Exact, weight: Any, bias: Any) -> F64:
+    """|y − exact| of every element in ulp of max(|x̂·weight|, |bias|, |weight|/256)."""
     size = np.maximum(np.abs(exact.x_hat * weight), np.maximum(np.abs(bias), np.abs(weight) / 256.0))
     ulp = np.spacing(np.asarray(size, np.float64).astype(y.dtype)).astype(np.float64)
-    return _largest(np.abs(_difference(y, exact.y)), 4.0 * ulp)
+    return _in_units(_difference(y, exact.y), ulp)
 
 
-def gradient_shares(gradients: nk.NormGradients, exact: Exact) -> tuple[float, float, float]:
-    """dx against 4ε·rstd·(|g| + |mean g| + |x̂·mean(g·x̂)|), dweight and dbias against 2ε·Σ|terms|.
+def gradient_units(gradients: nk.NormGradients, exact: Exact) -> tuple[F64, F64, F64]:
+    """Errors of every element: dx in ε·rstd·(|g| + |mean g| + |x̂·mean(g·x̂)|), dweight and dbias in ε·Σ|terms|.
 
-    To each comes the smallest number of the dtype.
+    To the bound that these make comes the smallest number of the dtype.
     """
     info = np.finfo(gradients.dx.dtype)
     eps, least = float(info.eps), float(info.smallest_subnormal)
-    dx, dweight, dbias = (
-        np.asarray(scale, np.float64) for scale in (exact.dx_scale, exact.dweight_scale, exact.dbias_scale)
-    )
-    return (
-        _largest(np.abs(_difference(gradients.dx, exact.dx)), 4 * eps * dx + least),
-        _largest(np.abs(_difference(gradients.dweight, exact.dweight)), 2 * eps * dweight + least),
-        _largest(np.abs(_difference(gradients.dbias, exact.dbias)), 2 * eps * dbias + least),
-    )
+
+    def units(name: str) -> F64:
+        scale = np.asarray(getattr(exact, f"{name}_scale"), np.float64)
+        error = _difference(getattr(gradients, name), getattr(exact, name))
+        return LIMITS[name] * _in_units(error, LIMITS[name] * eps * scale + least)
+
+    return units("dx"), units("dweight"), units("dbias")
+
+
+def forward_share(y: NDArray[Any], exact: Exact, weight: Any, bias: Any) -> float:
+    """Error of y as a share of its bound."""
+    return _largest(forward_units(y, exact, weight, bias), "y")
+
+
+def gradient_shares(gradients: nk.NormGradients, exact: Exact) -> tuple[float, float, float]:
+    """Errors of dx, dweight and dbias as shares of their bounds."""
+    dx, dweight, dbias = gradient_units(gradients, exact)
+    return _largest(dx, "dx"), _largest(dweight, "dweight"), _largest(dbias, "dbias")
 
 
 def _difference(got: NDArray[Any], exact: Any) -> F64:
     """got − exact; 0 where the exact value is beyond the dtype and got is that infinity."""
-    if np.asarray(exact).dtype == object:
+    if isinstance(exact, Pair):
+        difference, exact = exact.distance(got), np.asarray(exact)
+    elif np.asarray(exact).dtype == object:
         flat = [float(Decimal(float(a)) - b) for a, b in zip(np.ravel(got), np.ravel(exact), strict=True)]
         return np.array(flat).reshape(np.shape(exact))
+    else:
+        with np.errstate(invalid="ignore"):
+            difference = np.asarray(got, np.float64) - exact
     overflows = (
         np.isinf(got) & (np.abs(exact) > np.finfo(got.dtype).max) & (np.signbit(got) == np.signbit(exact))
     )
-    with np.errstate(invalid="ignore"):
-        return np.where(overflows, 0.0, np.asarray(got, np.float64) - exact)
+    return np.where(overflows, 0.0, difference)
 
 
-def _largest(error: F64, bound: F64) -> float:
-    if error.size == 0:
-        return 0.0
-    assert np.isfinite(error).all(), "a result is not finite"
-    return float(np.max(np.divide(error, bound, out=np.zeros_like(error), where=error > 0)))
+def _in_units(error: F64, unit: F64) -> F64:
+    with np.errstate(over="ignore"):
+        return np.asarray(np.abs(error) / unit)
+
+
+def _largest(units: F64, result: str) -> float:
+    assert np.isfinite(units).all(), f"{result} is not finite"
+    return float(np.max(units, initial=0.0)) / LIMITS[result]
 
 
 def by_reference(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) -> Exact:
@@ -123,6 +146,20 @@ def by_decimal(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) 
         return _assemble(dy, x_hat, rstd, g, mean_g, mean_gx, weight, axes)
 
 
+def by_pairs(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) -> Exact:
+    """The same in pairs, of doubles for float32 and of long doubles for float64: for arrays that are too large for decimals."""
+    wide = np.float64 if np.asarray(x).dtype == np.float32 else np.longdouble
+    dy, x, weight = (Pair.of(a, wide) for a in (dy, x, weight))
+    count = int(np.prod([x.shape[i] for i in axes]))
+    centered = x - x.sum(axes, keepdims=True) / count
+    var = (centered * centered).sum(axes, keepdims=True) / count
+    rstd = 1 / (var + eps).sqrt()
+    x_hat = centered * rstd
+    g = dy * weight
+    mean_g, mean_gx = g.sum(axes, keepdims=True) / count, (g * x_hat).sum(axes, keepdims=True) / count
+    return _assemble(dy, x_hat, rstd, g, mean_g, mean_gx, weight, axes)
+
+
 def _assemble(
     dy: Any, x_hat: Any, rstd: Any, g: Any, mean_g: Any, mean_gx: Any, weight: Any, axes: tuple[int, ...]
 ) -> Exact:
@@ -149,12 +186,13 @@ def summed(exact: Exact, bias: Any, axes: tuple[int, ...], shape: tuple[int, ...
     """Add the bias to y, and sum the parameter gradients over `axes` into `shape`."""
     with localcontext() as context:
         context.prec = 1000
-        if np.asarray(exact.y).dtype == object:
+        if isinstance(exact.y, np.ndarray) and exact.y.dtype == object:
             bias = np.vectorize(lambda v: Decimal(float(v)), otypes=[object])(bias)
         exact.y = exact.y + bias
         for name in ("dweight", "dbias", "dweight_scale", "dbias_scale"):
-            value = np.asarray(getattr(exact, name))
-            setattr(exact, name, np.asarray(value.sum(axis=axes) if axes else value).reshape(shape))
+            value = getattr(exact, name)
+            total = value.sum(axis=axes) if axes else value
+            setattr(exact, name, (total if isinstance(total, Pair) else np.asarray(total)).reshape(shape))
     return exact
 
 
