@@ -21,8 +21,8 @@ def parser() -> argparse.ArgumentParser:
     again = commands.add_parser("report", help="tables, page and pictures of a run")
     again.add_argument("json", type=Path, help="what a run wrote")
     again.add_argument("--page", type=Path, help="Markdown page to write, with pictures in images/ beside it")
-    errors = commands.add_parser("accuracy", help="largest error of the forward pass against mean/σ")
-    errors.add_argument("--picture", type=Path, help="also draw the table into this PNG file")
+    errors = commands.add_parser("accuracy", help="errors of every result beside other libraries, in ulp")
+    accuracy.add_arguments(errors)
     commands.add_parser("contract", help="errors of every result as a share of the contract's bounds")
     steps = commands.add_parser("trainer", help="time of the tutorial example, per step and per epoch")
     steps.add_argument(
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.page:
             report.to_page(document, arguments.page)
     elif arguments.command == "accuracy":
-        accuracy.run(arguments.picture)
+        accuracy.run(arguments)
     elif arguments.command == "contract":
         contract.run()
     else:

@@ -32,6 +32,10 @@ class AbsentError(Exception):
     """The contender is not here; the text says why and how to get it."""
 
 
+class UnsupportedError(Exception):
+    """The contender is here but does not do this."""
+
+
 def repeated(call: Callable[[], Any], results: Callable[[Any], tuple[Any, ...]], note: str = "") -> Call:
     """A call from Python, made once for each time."""
 

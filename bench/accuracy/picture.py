@@ -84,13 +84,12 @@ def draw(errors: dict[str, dict[str, list[float]]], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def run(picture: Path | None) -> None:
+def run(picture: Path) -> None:
     errors = measure()
     for case, lines in errors.items():
         print(f"\n{case}: largest |y - exact|")
         print(f"{'mean/sigma':16}" + "".join(f"{offset:>10.0e}" for offset in OFFSETS))
         for name, values in lines.items():
             print(f"{name:16}" + "".join(f"{value:>10.1e}" for value in values))
-    if picture:
-        draw(errors, picture)
-        print(f"\nwrote {picture}")
+    draw(errors, picture)
+    print(f"\nwrote {picture}")

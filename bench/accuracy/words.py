@@ -1,0 +1,45 @@
+"""The text of the accuracy page."""
+
+UNITS = """## How to read it
+
+Errors are in the units of [the contract](design.md#the-numerics-contract), element by element:
+
+| result | unit | bound |
+|---|---|---:|
+| y | the ulp of max(\\|x̂·weight\\|, \\|bias\\|, \\|weight\\|/256) | 4 |
+| dx | ε·rstd·(\\|g\\| + \\|mean g\\| + \\|x̂·mean(g·x̂)\\|), with g = dy·weight | 4 |
+| dweight, dbias | ε·Σ\\|terms\\| | 2 |
+
+ε is the spacing of floats at 1: 1.2e-7 in float32, 2.2e-16 in float64. A gradient's bound has the smallest number of the dtype
+added, so that it is never 0. **Large figures**: 1/ε units are the size of the result itself, 8e6 in float32 and 5e15 in float64;
+there no digit is right. Where the exact result is 0, as dweight is for constant data, the unit is the smallest number and any error
+is enormous. Inf or NaN: a result was that, though the exact one is finite. A dash: the library does not compute it."""
+
+CONTRACT = """Each bound with the largest error over every length, kind of data and reported input on this page. The figures of
+normkit hold for AVX2, AVX-512 and NEON, which give the same bits; the baseline has bits of its own."""
+
+EXCEPTIONS = """**Where it does not hold.** dweight of float64 data that are subnormal numbers (below 2.2e-308 all of them): the mean
+of such data is a whole multiple of the smallest number, 4.9e-324, and what its rounding loses, at most half of that, cannot be held in
+a second double as it is elsewhere. Every term dy·x̂ is then off by up to rstd/2 of the smallest number, so the bound that holds is
+2 ε·Σ|terms| + rstd/2·Σ|dy| smallest numbers; `tests/test_accuracy_table.py` holds dweight to it. The error is below 1e-318 in all
+of these cases. float32 data are computed in double, where nothing of this is lost."""
+
+DATA = """Each cell is the largest error / the largest 99.9th percentile of a case, over lengths n from 2 to 1e6; the worst of normkit's
+first. What the libraries do:
+
+* **torch**: `torch.nn.functional` and autograd; NHWC is a channels-last tensor.
+* **keras**: its layers on the torch backend. Its layer norm is torch's in float32; its batch norm takes the variance as
+  mean(x²) − mean(x)². In float64 its layers compute in float32: Keras promotes float64 with float32 to float32.
+* **jax**: `jax.nn.standardize` with its default, `algorithm="fast"`, which is mean(x²) − mean(x)² too (`"stable"` is its other),
+  times weight plus bias, and `jax.vjp`, compiled.
+* **onnxruntime**: LayerNormalization and BatchNormalization in training mode on the CPU; it has no gradients and no NHWC.
+
+mean/σ: normal data of deviation 1. Constant: 1234.567. Subnormal: up to 1000 smallest numbers, so that eps is all of the variance. Huge: normal
+data times that number. Mixed scales: normal data times ten to the power of −6 to 6."""
+
+LENGTH = """The same over all operations, for mean/σ of 0 and 1 alone, where every formula works: what the number n of values in a
+mean does. Of dweight and dbias of a layer norm the terms are not n but the rows: 4096/n, at least 2, and for n = 2 also up to 1e6."""
+
+REPRODUCERS = """As their users reported them, in float32 where no other is named; the largest error, the worst of normkit's first.
+Mean/σ of 1e7 is beyond the contract. What was reported without an error to measure, such as empty batches, the drift of stacked
+norms and the strides of running statistics, is in `tests/test_reproducers.py`."""
