@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import sys
 import time
 from itertools import chain
@@ -22,7 +21,10 @@ from bench.contenders.passes import everyone
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="lengths up to 10,000 alone, some minutes")
     parser.add_argument(
-        "--only", metavar="REGEX", help="cases whose name matches, such as 'float32 layer norm .* constant'"
+        "--only",
+        metavar="REGEX",
+        default="",
+        help="cases whose name matches, such as 'float32 layer norm .* constant'",
     )
     parser.add_argument("--no-peers", action="store_true", help="normkit alone")
     parser.add_argument("--json", type=Path, help="write every case's errors here")
@@ -41,11 +43,10 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
     lengths = problems.QUICK_LENGTHS if arguments.quick else problems.LENGTHS
     began, records = time.monotonic(), []
     with np.errstate(all="ignore"):  # of the peers' results
-        for problem in chain(problems.grid(lengths), reproducers.problems()):
-            if re.search(arguments.only or "", problem.name):
-                records.append(measure(problem, contenders))
-                if sys.stderr.isatty():
-                    print(f"\r{len(records):5} {problem.name:70}", end="", file=sys.stderr)
+        for problem in chain(problems.grid(lengths, arguments.only), reproducers.problems(arguments.only)):
+            records.append(measure(problem, contenders))
+            if sys.stderr.isatty():
+                print(f"\r{len(records):5} {problem.name:70}", end="", file=sys.stderr)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "minutes": (time.monotonic() - began) / 60,

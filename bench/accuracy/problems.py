@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,11 @@ class Problem:
 
     @property
     def name(self) -> str:
-        return f"{self.format} {self.op} {'x'.join(map(str, self.x.shape))} {self.data}"
+        return name_of(self.op, self.format, self.data, self.x.shape)
+
+
+def name_of(op: str, form: str, data: str, shape: tuple[int, ...]) -> str:
+    return f"{form} {op} {'x'.join(map(str, shape))} {data}"
 
 
 def planes(length: int) -> tuple[int, int, int]:
@@ -136,11 +142,9 @@ def make(
     return Problem(op, name, data, x, dy, **{"weight": weight, "bias": bias, "axis": axis, **given})
 
 
-def grid(lengths: tuple[int, ...] = LENGTHS, formats: tuple[str, ...] = tuple(FORMATS)) -> Iterator[Problem]:
-    """One after the other: the largest arrays do not fit side by side."""
-    for length in lengths:
-        for name in formats:
-            for op in OPS:
-                for shape, axis in shapes(op, length):
-                    for data in FORMATS[name].data():
-                        yield make(op, name, data, shape, axis)
+def grid(lengths: tuple[int, ...] = LENGTHS, only: str = "") -> Iterator[Problem]:
+    """Those whose name matches, one after the other: the largest arrays do not fit side by side."""
+    for length, name, op in product(lengths, FORMATS, OPS):
+        for (shape, axis), data in product(shapes(op, length), FORMATS[name].data()):
+            if re.search(only, name_of(op, name, data, shape)):
+                yield make(op, name, data, shape, axis)

@@ -5,13 +5,14 @@ What has no error to measure (empty batches, drift over steps, strides) is in te
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bench.accuracy.problems import Data, Problem, make
+from bench.accuracy.problems import Data, Problem, make, name_of
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ REPORTS = [
 ]  # fmt: skip
 
 
-def problems() -> Iterator[Problem]:
+def problems(only: str = "") -> Iterator[Problem]:
     for report in REPORTS:
-        yield report.problem()
+        if re.search(only, name_of(report.op, report.format, report.what, report.shape)):
+            yield report.problem()

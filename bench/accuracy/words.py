@@ -18,11 +18,11 @@ is enormous. Inf or NaN: a result was that, though the exact one is finite. A da
 CONTRACT = """Each bound with the largest error over every length, kind of data and reported input on this page. The figures of
 normkit hold for AVX2, AVX-512 and NEON, which give the same bits; the baseline has bits of its own."""
 
-EXCEPTIONS = """**Where it does not hold.** dweight of float64 data that are subnormal numbers (below 2.2e-308 all of them): the mean
-of such data is a whole multiple of the smallest number, 4.9e-324, and what its rounding loses, at most half of that, cannot be held in
-a second double as it is elsewhere. Every term dy·x̂ is then off by up to rstd/2 of the smallest number, so the bound that holds is
-2 ε·Σ|terms| + rstd/2·Σ|dy| smallest numbers; `tests/test_accuracy_table.py` holds dweight to it. The error is below 1e-318 in all
-of these cases. float32 data are computed in double, where nothing of this is lost."""
+EXCEPTIONS = """**Where it does not hold, and what does.** dweight of float64 data whose deviations are subnormal numbers, below
+2.2e-308. It is Σdy·(x − mean)·rstd. Elsewhere a second double holds what rounding loses of the mean and of the products; here that
+would lie below the smallest number, 4.9e-324, so each term loses up to half of it to the product and half of it times \\|dy\\| to the
+mean, and rstd multiplies both. The bound that holds is **2 ε·Σ\\|terms\\| + Σ rstd·(\\|dy\\| + 1)/2 smallest numbers**, to which
+`tests/test_accuracy_table.py` holds it. float32 data are computed in double, where nothing of this is lost."""
 
 DATA = """Each cell is the largest error / the largest 99.9th percentile of a case, over lengths n from 2 to 1e6; the worst of normkit's
 first. What the libraries do:
