@@ -103,8 +103,10 @@ def _difference(got: NDArray[Any], exact: Any) -> F64:
 
 
 def _in_units(error: F64, unit: F64) -> F64:
+    """Infinite only where the error is."""
     with np.errstate(over="ignore"):
-        return np.asarray(np.abs(error) / unit)
+        units = np.abs(error) / unit
+    return np.where(np.isinf(units) & np.isfinite(error), np.finfo(np.float64).max, units)
 
 
 def _largest(units: F64, result: str) -> float:

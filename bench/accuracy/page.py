@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from bench.accuracy import words
-from bench.accuracy.errors import RESULTS, bounds
+from bench.accuracy.errors import RESULTS, bounds, broken
 from bench.report import columns, markdown
 
 Record = dict[str, Any]
@@ -28,6 +28,8 @@ def figure(value: float) -> str:
         return "NaN"
     if math.isinf(value):
         return "Inf"
+    if value >= 1e308:
+        return "≥ 1e308"
     if value >= 9999.5:
         return f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
     if value >= 99.5:
@@ -74,10 +76,26 @@ def worst_case(records: list[Record], contender: str, result: str) -> Record:
     return max(having, key=lambda r: severity(r["errors"][contender][result][0]))
 
 
+def within_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """In how many cases each contender is within the contract's bounds."""
+    header = ["", *RESULTS, "NaN or infinity"]
+    lines = []
+    for name in document["versions"]:
+        cells = []
+        for result in RESULTS:
+            found = pairs(document["cases"], name, result)
+            within = sum(pair[0] <= bounds.LIMITS[result] for pair in found)
+            cells.append(f"{within} of {len(found)}" if found else "–")
+        results = [r["errors"][name].values() for r in document["cases"] if name in r["errors"]]
+        lost = sum(not all(math.isfinite(pair[0]) for pair in one) for one in results)
+        lines.append([name, *cells, f"{lost} of {len(results)}"])
+    return header, lines
+
+
 def contract_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Every bound, the largest error that was found beside it, and where."""
     ours = [name for name in document["versions"] if name.startswith(OURS)]
-    header = ["dtype", "operation", "result", "bound", *ours, "99.9 %", "bound used", "holds", "worst case"]
+    header = ["dtype", "operation", "result", "worst case", "holds", "bound", *ours, "99.9 %", "bound used"]
     lines = []
     for (form, op), records in grouped(document["cases"], lambda r: (r["format"], r["op"])).items():
         for result in RESULTS:
@@ -93,7 +111,7 @@ def contract_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]
             lines.append(
                 (
                     severity(largest / limit),
-                    [form, op, result, f"{limit:g}", *cells, tail, share, holds, where],
+                    [form, op, result, where, holds, f"{limit:g}", *cells, tail, share],
                 )
             )
     return header, [line for _, line in sorted(lines, key=lambda pair: -pair[0])]
@@ -140,8 +158,10 @@ def reproducer_table(document: dict[str, Any], result: str) -> tuple[list[str], 
 
 
 def terminal(document: dict[str, Any]) -> str:
+    header, lines = within_table(document)
+    parts = ["cases within the contract's bounds", columns([header, *lines])]
     header, lines = contract_table(document)
-    parts = ["largest errors in units of the contract, all cases", columns([header, *lines])]
+    parts += ["\nlargest errors in units of the contract, all cases", columns([header, *lines])]
     records = [r for r in document["cases"] if not r["source"]]
     for form in grouped(records, lambda r: r["format"]):
         for result in RESULTS:
@@ -169,11 +189,13 @@ def markdown_page(document: dict[str, Any]) -> str:
             f"against pairs of floats. {document['date']}, {document['minutes']:.0f} minutes, {document['isa']}. "
             f"{versions}.{absent}"
         ),
+        words.WITHIN,
+        markdown(*within_table(document)),
         words.UNITS,
         "## The contract",
         words.CONTRACT,
-        markdown(*contract_table(document), left=3),
-        words.EXCEPTIONS,
+        markdown(*contract_table(document), left=5),
+        *([words.EXCEPTIONS] if broken(cases, [OURS]) else []),
         "## Beside other libraries, by data",
         words.DATA,
     ]

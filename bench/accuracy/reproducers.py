@@ -68,21 +68,21 @@ REPORTS = [
            {**ONE, "weight": np.array([1e11])}),
     Report("−11 and noise of 2e-6", "jax-ml/jax#30426", LN, (1000, 3), -1, _normal(-11.0, 2e-6)),
     *[
-        Report(f"16 values from {mean:g} in steps of 0.001", "tracel-ai/burn#5607", LN, (1, 16), -1, _thousandths(mean))
-        for mean in (0.0, 1e2, 1e3, 1e4)
+        Report(f"16 values from {mean} in steps of 0.001", "tracel-ai/burn#5607", LN, (1, 16), -1, _thousandths(float(mean)))
+        for mean in ("0", "1e2", "1e3", "1e4")
     ],
     *[
-        Report(f"mean {mean:g}, σ 0.1", "tenstorrent/tt-metal#45968", NCHW, (2, 64, 32, 32), 1, _normal(mean, 0.1))
+        Report(f"mean {'−' if mean < 0 else ''}{abs(mean):g}, σ 0.1", "tenstorrent/tt-metal#45968", NCHW, (2, 64, 32, 32), 1, _normal(mean, 0.1))
         for mean in (5.0, -5.0)
     ],
     *[
-        Report(f"mean {mean:g}, {shape[axis]} channels", "tensorflow/tensorflow#118701", op, shape, axis, _normal(mean, 1.0))
-        for mean in (1e4, 1e5, 1e6, 1e7)
+        Report(f"mean {mean}, σ 1", "tensorflow/tensorflow#118701", op, shape, axis, _normal(float(mean), 1.0))
+        for mean in ("1e4", "1e5", "1e6", "1e7")
         for op, shape, axis in FAR
     ],
     *[
-        Report(f"constant {value:g}", "pytorch/pytorch#5410", NCHW, (3, 5, 9, 9), 1, _full(value))
-        for value in (1e4, 1e7, 1e10)
+        Report(f"constant {value}", "pytorch/pytorch#5410", NCHW, (3, 5, 9, 9), 1, _full(float(value)))
+        for value in ("1e4", "1e7", "1e10")
     ],
     Report("zeros, eps 1e-12", "pytorch/pytorch#41527", LN, (4, 32), -1, _full(0.0), given={"eps": 1e-12}),
     Report("weight without bias", "pytorch/pytorch#69208", LN, (37, 50), -1, _normal(0.0, 1.0), given={"bias": None}),

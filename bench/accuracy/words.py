@@ -1,5 +1,9 @@
 """The text of the accuracy page."""
 
+WITHIN = """In how many cases each library stays within the bounds of normkit's [contract](design.md#the-numerics-contract), which
+is what normkit promises and no other library does; and in how many a result is NaN or infinite though the exact one is not. Most
+of the data here are chosen to be hard."""
+
 UNITS = """## How to read it
 
 Errors are in the units of [the contract](design.md#the-numerics-contract), element by element:
@@ -13,7 +17,8 @@ Errors are in the units of [the contract](design.md#the-numerics-contract), elem
 ε is the spacing of floats at 1: 1.2e-7 in float32, 2.2e-16 in float64. A gradient's bound has the smallest number of the dtype
 added, so that it is never 0. **Large figures**: 1/ε units are the size of the result itself, 8e6 in float32 and 5e15 in float64;
 there no digit is right. Where the exact result is 0, as dweight is for constant data, the unit is the smallest number and any error
-is enormous. Inf or NaN: a result was that, though the exact one is finite. A dash: the library does not compute it."""
+is enormous. Inf or NaN: a result is that, though the exact one is finite; the 99.9th
+percentile is Inf if more than a thousandth of the elements are. A dash: the library does not compute it."""
 
 CONTRACT = """Each bound with the largest error over every length, kind of data and reported input on this page. The figures of
 normkit hold for AVX2, AVX-512 and NEON, which give the same bits; the baseline has bits of its own."""
