@@ -1,4 +1,6 @@
-"""``python -m bench``: how fast, beside the peers; and ``report``, ``accuracy``, ``contract``, ``trainer``."""
+"""``python -m bench``: how fast, beside the peers; and ``report``, ``accuracy``, ``contract``,
+``sixteen-bits``, ``trainer``.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,8 @@ def parser() -> argparse.ArgumentParser:
     errors = commands.add_parser("accuracy", help="errors of every result beside other libraries, in ulp")
     accuracy.add_arguments(errors)
     commands.add_parser("contract", help="errors of every result as a share of the contract's bounds")
+    narrow = commands.add_parser("sixteen-bits", help="time of float16 and bfloat16 beside float32")
+    narrow.add_argument("--rounds", type=int, default=9, help="rounds of all dtypes (default %(default)s)")
     steps = commands.add_parser("trainer", help="time of the tutorial example, per step and per epoch")
     steps.add_argument(
         "--data", type=Path, help="folder of IDX files; default: random digits of MNIST's shape"
@@ -51,6 +55,10 @@ def main(argv: list[str] | None = None) -> None:
         accuracy.run(arguments)
     elif arguments.command == "contract":
         contract.run()
+    elif arguments.command == "sixteen-bits":
+        from bench import sixteen_bits
+
+        sixteen_bits.run(arguments.rounds)
     else:
         trainer.run(arguments.data, arguments.rounds)
 

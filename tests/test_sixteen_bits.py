@@ -248,3 +248,20 @@ def test_errors(dtype: Any) -> None:
     other = ml_dtypes.bfloat16 if dtype == np.float16 else np.float16
     with pytest.raises(TypeError, match="weight must be"):
         nk.layer_norm(x, np.ones(4, other))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e19, 1e30, 1e37])
+def test_bfloat16_where_sums_in_float_have_no_room(isa: str, dtype: Any, scale: float) -> None:
+    if dtype == np.float16:
+        return  # its sums are in double, and it has no such numbers
+    rng = np.random.default_rng(0)
+    for op, shape, axis in (
+        ("layer_norm", (5, 700), -1),
+        ("batch_norm", (700, 5), 1),
+        ("batch_norm", (700, 128), 1),
+        ("batch_norm", (3, 4, 40, 40), 1),
+    ):
+        x = (rng.standard_normal(shape) * scale).astype(dtype)
+        eps = 1e-5 if scale > 1 else 1e-80
+        exact, _ = getattr(nk.reference, op)(x, axis=axis, eps=eps)
+        assert_rounded_once(getattr(nk, op)(x, axis=axis, eps=eps), exact, np.float64(2.0**-20), op)

@@ -160,6 +160,92 @@ NORMKIT_INLINE void add_powers(const T* x, Index stride, Index count, Powers (&p
     }
   });
 }
+
+// A product of two bfloat16 has 16 digits of the 24 of a float, and 16 of one size add up without loss. Where sizes
+// differ more, the mean is not so large beside them that their sum's rounding shows in the variance. So 16 values a
+// lane are added up in float, which halves the work, and their sums in double.
+constexpr int narrow_steps = 16;
+// Every index is a constant, and all are in one object, or the compiler would keep the arrays in memory.
+template <int vectors>
+struct NarrowPowers {
+  Vec<float> sums[vectors] = {}, squares[vectors] = {};
+
+  // The first `count` of as many values as `some` vectors have lanes, to the vectors from `first` on.
+  template <int first = 0, int some = vectors>
+  NORMKIT_INLINE void add(const BFloat16* x, Index count) {
+    each_constant<some>([&](auto k) __attribute__((always_inline)) {
+      constexpr int at = first + k;
+      const auto take = [&](auto n) __attribute__((always_inline)) {
+        const Vec<float> v = load(x + k * vec_floats, n);
+        sums[at] = sums[at] + v;
+        squares[at] = fma(v, v, squares[at]);
+      };
+      const Index left = count - k * vec_floats;
+      if (left >= vec_floats)
+        take(Full{});
+      else if (left > 0)
+        take(Part{left});
+    });
+  }
+  // False where float had no room.
+  NORMKIT_INLINE bool is_finite() const {
+    Vec<float> rest = {};
+    each_constant<vectors>(
+        [&](auto k) __attribute__((always_inline)) { rest = rest + (sums[k] - sums[k]) + (squares[k] - squares[k]); });
+    return !any(rest != 0.0f);
+  }
+};
+// The j-th vector of doubles of such sums.
+template <int j, int vectors>
+NORMKIT_INLINE Vec<double> widened_part(const Vec<float> (&narrow)[vectors]) {
+  constexpr int parts = vec_floats / half_floats;
+  const Vec<float> whole = narrow[j / parts];
+  HalfFloats part;
+  __builtin_memcpy(&part, reinterpret_cast<const char*>(&whole) + j % parts * sizeof part, sizeof part);
+  return to_double(part);
+}
+
+// Where float has no room.
+template <int runs>
+__attribute__((noinline, cold)) void add_powers_wide(const BFloat16* x, Index stride, Index count,
+                                                     Powers (&powers)[runs]) {
+  add_powers<runs, BFloat16>(x, stride, count, powers, 0);
+}
+
+// Not inlined: what its callers keep in registers would put these sums into memory.
+template <int runs>
+__attribute__((noinline)) void add_powers(const BFloat16* x, Index stride, Index count, Powers (&powers)[runs],
+                                          Index ahead) {
+  constexpr int vectors = 2 * pair_lanes / vec_floats, wides = pair_lanes / static_cast<int>(wide_lanes);
+  constexpr Index group = 2 * pair_lanes, most = narrow_steps * group;
+  for (Index first = 0; first < count; first += most) {
+    NarrowPowers<runs * vectors> narrow;
+    const Index some = count - first < most ? count - first : most;
+    const auto take = [&](Index i, Index n) __attribute__((always_inline)) {
+      each_constant<runs>([&](auto r) __attribute__((always_inline)) {
+        const BFloat16* at = x + r * stride + first + i;
+        fetch(at + ahead);
+        narrow.template add<r * vectors, vectors>(at, n);
+      });
+    };
+    Index i = 0;
+    for (; i + group <= some; i += group) take(i, group);
+    if (i < some) take(i, some - i);
+    if (!narrow.is_finite()) {
+      add_powers_wide(x + first, stride, some, powers);
+      continue;
+    }
+    each_constant<runs>([&](auto r) __attribute__((always_inline)) {
+      each_constant<wides>([&](auto j) __attribute__((always_inline)) {
+        constexpr int low = 2 * r * wides + j, high = low + wides;
+        Vec<double>&sum = powers[r].sums.part[j].hi, &square = powers[r].squares.part[j].hi;
+        sum = sum + (widened_part<low>(narrow.sums) + widened_part<high>(narrow.sums));
+        square = square + (widened_part<low>(narrow.squares) + widened_part<high>(narrow.squares));
+      });
+    });
+  }
+}
+
 template <class T>
 NORMKIT_INLINE void add_powers(const T* x, Index count, Powers& powers, Index ahead) {
   Powers one[1] = {powers};

@@ -93,11 +93,15 @@ NORMKIT_INLINE Bits<n> widen_words(Words<n> words) {
 #endif
   return __builtin_convertvector(words, Bits<n>);
 }
-NORMKIT_INLINE Words<vec_floats> narrow_words(Bits<vec_floats> bits) {
+// The upper halves.
+NORMKIT_INLINE Words<vec_floats> upper_words(Bits<vec_floats> bits) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<Words<vec_floats>>(_mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(bits)));
+  const __m512i odd = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27, 25, 23, 21, 19, 17,
+                                       15, 13, 11, 9, 7, 5, 3, 1);
+  return reinterpret_cast<Words<vec_floats>>(
+      _mm512_castsi512_si256(_mm512_permutexvar_epi16(odd, reinterpret_cast<__m512i>(bits))));
 #else
-  return __builtin_convertvector(bits, Words<vec_floats>);
+  return __builtin_convertvector(bits >> 16, Words<vec_floats>);
 #endif
 }
 
@@ -107,9 +111,9 @@ NORMKIT_INLINE Floats<n> to_floats(Words<n> words, BFloat16) {
 }
 NORMKIT_INLINE Words<vec_floats> to_words(Vec<float> v, BFloat16) {
   using B = Bits<vec_floats>;
-  const B bits = reinterpret_cast<B>(v), rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16,
-          not_a_number = bits >> 16 | 0x40;
-  return narrow_words((bits & 0x7fffffff) > 0x7f800000 ? not_a_number : rounded);
+  // A NaN stays as it is: arithmetic gives none whose upper half is that of infinity.
+  const B bits = reinterpret_cast<B>(v), rounded = bits + 0x7fff + (bits >> 16 & 1);
+  return upper_words(v == v ? rounded : bits);
 }
 
 #if defined(__AVX2__)
