@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.contenders import Call
 
-SAMPLE = 2e-3  # seconds that a sample lasts at least
+SAMPLE = 2e-3  # seconds that a sample lasts, or MOST_CALLS
 WARM, WARM_CALLS = 1e-3, 4  # seconds of untimed calls before it, and their least number
 MOST_CALLS = 1000
 LONGEST_WAIT = 2.0

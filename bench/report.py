@@ -168,7 +168,7 @@ two of them is a pause until the threads of the last one sleep, and calls that w
 over the rounds, ± half the interquartile range. A ratio is the median of the rounds' ratios: above 1, normkit is faster.
 
 * *normkit*: `out=`, nothing is allocated. *fresh*: `y = nk.layer_norm(x, weight, bias)`, a new array each time.
-* *torch*: eager, a new tensor each time, channels-last tensors for NHWC; it has no `out=` for these operations.
+* *torch*: eager, a new tensor each time, channels-last tensors for NHWC; that is how it is used; its layer norm has no `out=`.
 * *oneDNN*: called from C++ with everything allocated before, in the layout of the case; the faster of its builds. The build
   of the package `onednn-devel` runs on SYCL, which costs 10 to 40 µs a call more than OpenMP on small shapes; Debian's
   `libdnnl-dev` is an older version on OpenMP.

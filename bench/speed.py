@@ -95,7 +95,10 @@ def extras(case: grid.Case, threads: int) -> list[Contender]:
     if nk.isa.active().startswith("avx512"):
         more.append(Ours("normkit avx2", isa="avx2"))
     if case.mib >= LARGE_MIB:
-        more.append(Roofline("memory", traffic(case)[0], threads))
+        try:
+            more.append(Roofline("memory", traffic(case)[0], threads))
+        except AbsentError as reason:
+            print(f"{case.name}: without the speed of memory: {reason}")
     return more
 
 

@@ -23,7 +23,14 @@ SHAPES = [
 ]
 SHAPES += [
     ("batch_norm", *case)
-    for case in [*BATCH_NORM[::5], *LARGE_BATCH_NORM, ((600, 1024), 1), ((9, 4099, 2), 1)]
+    for case in [
+        *BATCH_NORM[::5],
+        *LARGE_BATCH_NORM,
+        ((600, 1024), 1),
+        ((9, 4099, 2), 1),
+        ((32, 4099), 1),
+        ((70, 1500, 4), 1),
+    ]
 ]
 
 
@@ -67,6 +74,30 @@ def test_threads_and_instruction_sets(
                 assert_same_bits(
                     run(op, *given, axis, num_threads=threads), expected, f"{name}, {threads} threads"
                 )
+
+
+@pytest.mark.parametrize(
+    ("op", "shape"), [("batch_norm", (32, 4099)), ("batch_norm", (600, 300)), ("layer_norm", (40, 3000))]
+)
+def test_rows_and_channels_out_of_range_leave_their_neighbours_their_bits(
+    op: str, shape: Any, dtype: Any
+) -> None:
+    rng = np.random.default_rng(3)
+    x, dy, weight, bias = arrays(shape, 1, dtype, rng, op)
+    clean = run(op, x, dy, weight, bias, 1, num_threads=1)
+    huge = {2: 6e4, 4: 1e30, 8: 1e200}[x.itemsize] if dtype != SIXTEEN_BITS[1] else 1e30
+    spoilt = x.copy()
+    spoilt[3, 5], spoilt[4, 700 % shape[1]] = huge, np.nan
+    lines = np.ones(shape[0 if op == "layer_norm" else 1], bool)
+    lines[[3, 4] if op == "layer_norm" else [5, 700 % shape[1]]] = False
+    equal = [name for name in nk.isa.available() if name != "baseline"] or nk.isa.available()
+    for name in equal:
+        with nk.isa.use(name):
+            for threads in (1, 2, 3, 8):
+                y, mean, rstd, dx, *_ = run(op, spoilt, dy, weight, bias, 1, num_threads=threads)
+                for got, expected in zip((y, mean, rstd, dx), clean[:4], strict=True):
+                    a, b = (v if op == "layer_norm" or v.ndim == 1 else v.T for v in (got, expected))
+                    assert a[lines].tobytes() == b[lines].tobytes(), f"{name}, {threads} threads"
 
 
 def test_threads_on_the_baseline(rng: np.random.Generator, dtype: Any) -> None:

@@ -52,4 +52,8 @@ class Ours:
             with nk.isa.use(self.isa):
                 call.run(times)
 
-        return Call(run, call.results, self.isa)
+        def results() -> tuple[Any, ...]:
+            with nk.isa.use(self.isa):
+                return call.results()
+
+        return Call(run, results, self.isa)

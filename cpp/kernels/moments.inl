@@ -145,52 +145,16 @@ NORMKIT_INLINE void column_squares(const T* x, Block block, ColumnMoments out) {
   });
 }
 
-// Adds Σx and Σx² of some rows of a strip.
-template <class T>
-NORMKIT_INLINE void add_column_powers(const T* x, Block block, RowRange rows, Index first, Index cols, Index ahead,
-                                      WideStrip<T>& sums, WideStrip<T>& squares) {
-  each_wide_column(x, block, rows, first, cols, ahead, [&](Wide<T> v, int k, auto) {
-    sums.part[k] = accumulate(sums.part[k], v);
-    squares.part[k] = multiply_add(v, v, squares.part[k]);
-  });
-}
-// See NarrowPowers.
-NORMKIT_INLINE void add_column_powers(const BFloat16* x, Block block, RowRange rows, Index first, Index cols,
-                                      Index ahead, WideStrip<BFloat16>& sums, WideStrip<BFloat16>& squares) {
-  constexpr int vectors = static_cast<int>(sum_cols) / vec_floats;
-  constexpr Index line = 64 / static_cast<Index>(sizeof(BFloat16));
-  for (Index begin = rows.begin; begin < rows.end; begin += narrow_steps) {
-    const Index end = begin + narrow_steps < rows.end ? begin + narrow_steps : rows.end;
-    NarrowPowers<vectors> narrow;
-    const auto take = [&](Index count) __attribute__((always_inline)) {
-      for (Index r = begin; r < end; ++r) {
-        const BFloat16* row = x + r * block.stride + first;
-        for (Index i = 0; i < count; i += line) fetch(row + ahead + i);
-        narrow.add(row, count);
-      }
-    };
-    if (cols == sum_cols)
-      take(sum_cols);
-    else
-      take(cols);
-    if (narrow.is_finite()) {
-      each_constant<sum_wides>([&](auto k) {
-        sums.part[k].hi = sums.part[k].hi + widened_part<k>(narrow.sums);
-        squares.part[k].hi = squares.part[k].hi + widened_part<k>(narrow.squares);
-      });
-    } else {
-      add_column_powers<BFloat16>(x, block, {begin, end}, first, cols, 0, sums, squares);
-    }
-  }
-}
-
 template <class T>
 NORMKIT_INLINE void column_statistics(const T* x, Block block, ColumnMoments out) {
   clear<T>(out.mean, out.mean_lo, block.cols);
   clear<T>(out.m2, out.m2_lo, block.cols);
   each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols, Index ahead) {
     WideStrip<T> sums(out.mean + first, out.mean_lo + first, cols), squares(out.m2 + first, out.m2_lo + first, cols);
-    add_column_powers(x, block, rows, first, cols, ahead, sums, squares);
+    each_wide_column(x, block, rows, first, cols, ahead, [&](Wide<T> v, int k, auto) {
+      sums.part[k] = accumulate(sums.part[k], v);
+      squares.part[k] = multiply_add(v, v, squares.part[k]);
+    });
     sums.store_to(out.mean + first, out.mean_lo + first, cols);
     squares.store_to(out.m2 + first, out.m2_lo + first, cols);
   });

@@ -98,10 +98,9 @@ NORMKIT_INLINE Mask<T> first_lanes(Index n) {
   return index < (static_cast<decltype(index[0] + 0)>(n) - Mask<T>{});
 }
 
-template <class M>
-NORMKIT_INLINE bool any(M mask) {
-  decltype(mask[0] + 0) all = 0;
-  for (std::size_t i = 0; i < sizeof mask / sizeof mask[0]; ++i) all |= mask[i];
+NORMKIT_INLINE bool any(Mask<double> mask) {
+  std::int64_t all = 0;
+  for (int i = 0; i < lanes<double>; ++i) all |= mask[i];
   return all != 0;
 }
 

@@ -29,7 +29,8 @@ class Matrix {
     cols_ = fold_ * width_;
     rows_ = shape.outer / fold_;
     rest_ = shape.outer % fold_;
-    // Eight chunks at least, for as many threads; but putting a chunk's sums together costs as much as some rows do.
+    // Eight chunks where there are rows for them, for as many threads; but putting a chunk's sums together costs as
+    // much as some rows do.
     constexpr Index least_rows = 32, chunk_bytes = 256 << 10;
     const Index fitting = std::min(chunk_bytes / (cols_ * static_cast<Index>(sizeof(T))), (rows_ + 7) / 8);
     rows_each_ = (std::max({least_rows, fitting, (rows_ + most_chunks - 1) / most_chunks}) + 7) / 8 * 8;
@@ -46,7 +47,7 @@ class Matrix {
   Index rows(Index chunk) const { return std::min(rows_each_, rows_ - chunk * rows_each_); }
   Index all_rows() const { return rows_; }
 
-  // visit(first, count) for the columns of some channels, one visit for each fold.
+  // visit(fold, first, count) for the columns of some channels, one visit for each fold.
   template <class F>
   void each_fold(Share channels, F&& visit) const {
     for (Index fold = 0; fold < fold_; ++fold)
@@ -68,35 +69,54 @@ class Matrix {
   Index width_, fold_ = 1, cols_, rows_, rest_, rows_each_, chunks_;
 };
 
-// first(chunk), finish(channels), second(chunk): chunks are shared among the threads, channels between the two sweeps.
-// Memory is read from front to back. (Slabs of channels, each a thread's own, would find in the cache at the second
+// first(chunk, columns), finish(channels), second(rows): chunks are shared among the threads, channels between the two
+// sweeps; of fewer chunks than threads the columns are shared, for the second sweep the rows. Memory is read from front
+// to back. (Slabs of channels, each a thread's own, would find in the cache at the second
 // sweep what the first has read; they were slower at every size: rows come in pieces that the processor does not
 // foresee.)
 template <class T, class First, class Finish, class Second>
 void sweep_columns(const Team& team, const Matrix<T>& matrix, First&& first, Finish&& finish, Second&& second) {
-  const Share mine = team.share(matrix.chunks());
-  for (Index chunk = mine.begin; chunk < mine.end; ++chunk) first(chunk);
+  const Index cols = matrix.cols();
+  const bool by_chunks = matrix.chunks() >= team.size;
+  const Share mine = by_chunks ? team.share(matrix.chunks()) : Share{0, matrix.chunks()};
+  constexpr Index strip = 64;
+  const Share strips = team.share((cols + strip - 1) / strip);
+  const Share columns = by_chunks ? Share{0, cols} : Share{strips.begin * strip, std::min(strips.end * strip, cols)};
+  if (columns.begin < columns.end)
+    for (Index chunk = mine.begin; chunk < mine.end; ++chunk) first(chunk, columns);
   team.barrier();
   finish(team.share(matrix.shape().channels));
   team.barrier();
-  for (Index chunk = mine.end; chunk-- > mine.begin;) second(chunk);
+  if (!by_chunks) return second(team.share(matrix.all_rows()));
+  for (Index chunk = mine.end; chunk-- > mine.begin;)
+    second(Share{matrix.first_row(chunk), matrix.first_row(chunk) + matrix.rows(chunk)});
 }
 
-// Where a block of whole rows starts, and its shape; the rest of a folded matrix is one row that comes with the last
-// chunk.
+// Where some columns of some rows start, and their shape. The rest of a folded matrix is one shorter row that comes
+// with the last ones.
 struct Piece {
   Index offset;
   Block block;
 };
 template <class T>
-Piece piece_of(const Matrix<T>& matrix, Index chunk) {
+Piece piece_of(const Matrix<T>& matrix, Share rows, Share columns) {
   const Index cols = matrix.cols();
-  return {matrix.first_row(chunk) * cols, {matrix.rows(chunk), cols, cols}};
+  return {rows.begin * cols + columns.begin, {rows.end - rows.begin, cols, columns.end - columns.begin}};
 }
 template <class T, class F>
-void rest_piece(const Matrix<T>& matrix, F&& body) {
-  if (matrix.rest() > 0)
-    body(Piece{matrix.all_rows() * matrix.cols(), {1, matrix.cols(), matrix.rest() * matrix.width()}});
+void rest_piece(const Matrix<T>& matrix, Share columns, F&& body) {
+  columns.end = std::min(columns.end, matrix.rest() * matrix.width());
+  if (columns.begin >= columns.end) return;
+  const Index row = matrix.all_rows();
+  body(piece_of(matrix, {row, row + 1}, columns));
+}
+// body(piece, chunk) for some columns of a chunk, and for those of the rest, whose sums stand after the last chunk's.
+template <class T, class F>
+void each_piece(const Matrix<T>& matrix, Index chunk, Share columns, F&& body) {
+  const Index first = matrix.first_row(chunk);
+  body(piece_of(matrix, {first, first + matrix.rows(chunk)}, columns), chunk);
+  if (chunk + 1 == matrix.chunks())
+    rest_piece(matrix, columns, [&](const Piece& rest) { body(rest, matrix.chunks()); });
 }
 
 // Planes of doubles for every chunk, and one more set for the rest of a folded matrix.
@@ -127,13 +147,10 @@ class MatrixMoments {
  public:
   MatrixMoments(const Matrix<T>& matrix, bool needed) : matrix_(matrix), planes_(matrix, needed) {}
 
-  void compute(const T* x, Index chunk) const {
-    const Piece piece = piece_of(matrix_, chunk);
-    kernels<T>().column_moments(x + piece.offset, piece.block, at(chunk, 0));
-    if (chunk + 1 == matrix_.chunks())
-      rest_piece(matrix_, [&](const Piece& rest) {
-        kernels<T>().column_moments(x + rest.offset, rest.block, at(matrix_.chunks(), 0));
-      });
+  void compute(const T* x, Index chunk, Share columns) const {
+    each_piece(matrix_, chunk, columns, [&](const Piece& piece, Index set) {
+      kernels<T>().column_moments(x + piece.offset, piece.block, at(set, columns.begin));
+    });
   }
 
   // Puts the chunks of some channels together; then their moments can be asked for.
@@ -208,14 +225,12 @@ class MatrixGradientSums {
     return {means_[col], means_[matrix_.cols() + col]};
   }
 
-  void compute(const T* dy, const T* x, Index chunk) const {
-    const auto sums = [&](const Piece& piece, Index set) {
-      const double* mean = means_.data();
+  void compute(const T* dy, const T* x, Index chunk, Share columns) const {
+    const double* mean = means_.data() + columns.begin;
+    each_piece(matrix_, chunk, columns, [&](const Piece& piece, Index set) {
       kernels<T>().column_gradient_sums(dy + piece.offset, x + piece.offset, piece.block, {mean, mean + matrix_.cols()},
-                                        at(set, 0));
-    };
-    sums(piece_of(matrix_, chunk), chunk);
-    if (chunk + 1 == matrix_.chunks()) rest_piece(matrix_, [&](const Piece& piece) { sums(piece, matrix_.chunks()); });
+                                        at(set, columns.begin));
+    });
   }
 
   // Puts the chunks of some channels together; then their sums can be asked for.
@@ -292,10 +307,11 @@ class Coefficients {
     return {plane(0) + first_col, plane(1) + first_col, plane(2) + first_col, plane(3) + first_col};
   }
 
-  // body(offset, block, first column, reach) for what a chunk writes to `to`, in blocks whose rows begin at a column.
+  // body(offset, block, first column, reach) for what some rows write to `to`, in blocks whose rows begin at a column.
   template <class F>
-  void each_block(const T* to, Reach reach, Index chunk, F&& body) const {
-    if (complete_) return each_flat_block(to, reach, chunk, body);
+  void each_block(const T* to, Reach reach, Share rows, F&& body) const {
+    if (rows.begin >= rows.end) return;
+    if (complete_) return each_flat_block(to, reach, rows, body);
     const auto part = [&](const Piece& piece) {
       for (Index begin = 0; begin < piece.block.cols;) {
         Index stop = begin;
@@ -305,31 +321,30 @@ class Coefficients {
         begin = stop + 1;
       }
     };
-    part(piece_of(matrix_, chunk));
-    if (chunk + 1 == matrix_.chunks()) rest_piece(matrix_, part);
+    const Share columns{0, matrix_.cols()};
+    part(piece_of(matrix_, rows, columns));
+    if (rows.end == matrix_.all_rows()) rest_piece(matrix_, columns, part);
   }
 
  private:
   static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
   Real<T>* plane(Index which) const { return planes_.data() + which * 2 * matrix_.cols(); }
 
-  // The rows of a chunk lie end to end. Streaming stores need them to begin where a line of the cache does, so all
+  // Rows lie end to end. Streaming stores need them to begin where a line of the cache does, so all
   // of them are shifted by as many columns.
   template <class F>
-  void each_flat_block(const T* to, Reach reach, Index chunk, F&& body) const {
+  void each_flat_block(const T* to, Reach reach, Share rows, F&& body) const {
     const Index cols = matrix_.cols(), all = matrix_.shape().size();
     const Index past = static_cast<Index>(reinterpret_cast<std::uintptr_t>(to) / sizeof(T)) % line;
     const bool shifts = reach == Reach::past && cols % line == 0;
     const Index shift = shifts && past > 0 ? line - past : 0;
     const Reach reached = shifts ? Reach::past : std::min(reach, Reach::far);
-    const bool last = chunk + 1 == matrix_.chunks();
-    const Index begin = matrix_.first_row(chunk) * cols + shift;
-    const Index end = last ? all : (matrix_.first_row(chunk) + matrix_.rows(chunk)) * cols + shift;
-    if (chunk == 0 && shift > 0) body(0, Block{1, cols, std::min(shift, all)}, 0, Reach::near);
+    const Index begin = rows.begin * cols + shift, end = rows.end == matrix_.all_rows() ? all : rows.end * cols + shift;
+    if (rows.begin == 0 && shift > 0) body(0, Block{1, cols, std::min(shift, all)}, 0, Reach::near);
     if (begin >= end) return;
-    const Index rows = (end - begin) / cols, left = (end - begin) % cols;
-    if (rows > 0) body(begin, Block{rows, cols, cols}, shift, reached);
-    if (left > 0) body(begin + rows * cols, Block{1, cols, left}, shift, reached);
+    const Index whole = (end - begin) / cols, left = (end - begin) % cols;
+    if (whole > 0) body(begin, Block{whole, cols, cols}, shift, reached);
+    if (left > 0) body(begin + whole * cols, Block{1, cols, left}, shift, reached);
   }
 
   const Matrix<T>& matrix_;
@@ -346,8 +361,8 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
   const Matrix<T> matrix(args.shape);
   const MatrixMoments<T> moments(matrix, training);
   Coefficients<T> coefficients(matrix);
-  const auto statistics = [&](Index chunk) {
-    if (training) moments.compute(args.x, chunk);
+  const auto statistics = [&](Index chunk, Share columns) {
+    if (training) moments.compute(args.x, chunk, columns);
   };
   const auto careful = [&](Index channel) {
     const Index first = matrix.channel_offset(channel);
@@ -378,10 +393,10 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
         careful(channel);
     }
   };
-  const auto apply = [&](Index chunk) {
+  const auto apply = [&](Share rows) {
     if (args.y == nullptr) return;
     coefficients.each_block(
-        args.y, args.reach, chunk, [&](Index offset, const Block& block, Index first_col, Reach reach) {
+        args.y, args.reach, rows, [&](Index offset, const Block& block, Index first_col, Reach reach) {
           kernel.column_affine(args.x + offset, args.y + offset, block, coefficients.affine(first_col), reach);
         });
   };
@@ -429,9 +444,9 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
     for (Index channel = channels.begin; channel < channels.end; ++channel)
       set(channel, channel_gradient(args, channel, sums.mean(channel), sums.sums(channel)));
   };
-  const auto apply = [&](Index chunk) {
+  const auto apply = [&](Share rows) {
     coefficients.each_block(
-        args.dx, args.reach, chunk, [&](Index offset, const Block& block, Index first_col, Reach reach) {
+        args.dx, args.reach, rows, [&](Index offset, const Block& block, Index first_col, Reach reach) {
           const T* dy = args.dy + offset;
           T* dx = args.dx + offset;
           if (training)
@@ -443,10 +458,14 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
   sums.set_means(args.mean);
   parallel(threads, [&](const Team& team) {
     if (refines && training) {
-      sweep_columns(team, matrix, [&](Index chunk) { moments.compute(args.x, chunk); }, refine, [](Index) {});
+      sweep_columns(
+          team, matrix, [&](Index chunk, Share columns) { moments.compute(args.x, chunk, columns); }, refine,
+          [](Share) {});
       team.barrier();
     }
-    sweep_columns(team, matrix, [&](Index chunk) { sums.compute(args.dy, args.x, chunk); }, finish, apply);
+    sweep_columns(
+        team, matrix, [&](Index chunk, Share columns) { sums.compute(args.dy, args.x, chunk, columns); }, finish,
+        apply);
   });
 }
 

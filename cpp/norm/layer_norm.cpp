@@ -83,8 +83,8 @@ template <class T>
 void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, chunks = chunks_of<T>(cols);
-  const int arrays = 1 + (args.weight ? 1 : 0) + (args.bias ? 1 : 0);  // read by the second sweep
-  const Index row_bytes = arrays * cols * static_cast<Index>(sizeof(T));
+  const int parameters = (args.weight ? 1 : 0) + (args.bias ? 1 : 0);  // read by the second sweep, beside x
+  const Index row_bytes = cols * static_cast<Index>(sizeof(T) + parameters * sizeof(Real<T>));
   const Scratch<BlockMoments> parts(rows * chunks);
   const Scratch<Affine<Real<T>>> affine(rows);
   const Scratch<bool> done(rows);
