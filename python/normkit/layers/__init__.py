@@ -1,8 +1,10 @@
 """Layers with Keras's names, arguments and defaults; each has an explicit forward and backward pass."""
 
 from normkit.layers.base import ActivatedLayer, Layer
+from normkit.layers.batch_normalization import BatchNormalization
 from normkit.layers.core import Activation, Dense, Dropout, Flatten, Input
-from normkit.layers.normalization import BatchNormalization, LayerNormalization
+from normkit.layers.folding import fold_batch_norm
+from normkit.layers.normalization import LayerNormalization
 from normkit.layers.variable import Variable
 
 __all__ = [
@@ -16,4 +18,5 @@ __all__ = [
     "Layer",
     "LayerNormalization",
     "Variable",
+    "fold_batch_norm",
 ]

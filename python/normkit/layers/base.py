@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -157,6 +157,13 @@ class Layer:
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
         return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype.name}
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a file keeps of the layer besides its weights: numbers that change in training."""
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `get_state` returned, or nothing from an empty mapping."""
 
     def fail(self, message: str) -> ValueError:
         """Return an error that names this layer, to be raised."""

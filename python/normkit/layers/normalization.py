@@ -1,4 +1,4 @@
-"""BatchNormalization and LayerNormalization, with Keras's arguments, on `normkit.ops`."""
+"""What the normalizations have in common, and LayerNormalization, with Keras's arguments, on `normkit.ops`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from normkit._checks import finite
 from normkit.initializers import Initializer
 from normkit.layers.base import Layer, LayerArguments, Shape
 from normkit.layers.variable import Variable
-from normkit.moments import Moments, NormGradients
-from normkit.stats import RunningStats
+from normkit.moments import NormGradients
 
-__all__ = ["BatchNormalization", "LayerNormalization"]
+__all__ = ["NUM_THREADS", "InitializerLike", "LayerNormalization", "Normalization"]
 
 # Between two matrix products the waiting threads of OpenMP and of NumPy's BLAS take each other's cores, which costs far
 # more than a second thread brings to a normalization (docs/design.md has the figures). The products keep their threads.
@@ -26,7 +25,7 @@ Array = NDArray[Any]
 InitializerLike = str | dict[str, Any] | Initializer
 
 
-class _Normalization(Layer):
+class Normalization(Layer):
     """What both have: an optional scale gamma and offset beta, and the moments of the forward pass."""
 
     def __init__(
@@ -46,7 +45,7 @@ class _Normalization(Layer):
         self.gamma_initializer = initializers.get(gamma_initializer)
         self.gamma: Variable | None = None
         self.beta: Variable | None = None
-        self._saved: tuple[Array, Moments] | None = None
+        self._saved: tuple[Array, Any] | None = None
 
     def add_affine(self, shape: tuple[int, ...]) -> None:
         """Make gamma and beta, those that there are."""
@@ -62,7 +61,7 @@ class _Normalization(Layer):
             None if self.beta is None else self.beta.value,
         )
 
-    def saved(self) -> tuple[Array, Moments]:
+    def saved(self) -> tuple[Array, Any]:
         """Input and moments of the forward pass."""
         if self._saved is None:
             raise self.fail("backward needs a forward pass with training=True before it")
@@ -97,146 +96,7 @@ class _Normalization(Layer):
         }
 
 
-class BatchNormalization(_Normalization):
-    """Batch normalization with the defaults and conventions of Keras 3.
-
-    In training, y = gamma · (x − mean) / sqrt(var + epsilon) + beta with the mean and biased variance
-    of the mini-batch, and the moving statistics take a step:
-    moving = momentum · moving + (1 − momentum) · batch, with the **biased** variance. A batch with one value
-    per channel moves the mean and leaves the variance, of which one value tells nothing (`RunningStats`);
-    Keras moves it towards 0. In inference, or with trainable=False, the moving statistics are used and do
-    not change.
-
-    Weights, in this order: gamma, beta, moving_mean, moving_variance, each of shape (channels,).
-
-    Parameters
-    ----------
-    axis : int, default -1
-        The channel axis, counted with the batch axis.
-    momentum : float, default 0.99
-        Weight of the **old** moving value, in [0, 1].
-    epsilon : float, default 1e-3
-        Added to the variance.
-    center, scale : bool, default True
-        Whether there are beta and gamma.
-    beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer
-        See `normkit.initializers`.
-    **kwargs
-        See `Layer`.
-
-    References
-    ----------
-    S. Ioffe, C. Szegedy, "Batch Normalization", 2015, arXiv:1502.03167.
-    """
-
-    def __init__(
-        self,
-        axis: int = -1,
-        momentum: float = 0.99,
-        epsilon: float = 1e-3,
-        center: bool = True,
-        scale: bool = True,
-        beta_initializer: InitializerLike = "zeros",
-        gamma_initializer: InitializerLike = "ones",
-        moving_mean_initializer: InitializerLike = "zeros",
-        moving_variance_initializer: InitializerLike = "ones",
-        **kwargs: Unpack[LayerArguments],
-    ) -> None:
-        super().__init__(epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs)
-        self.stats: RunningStats | None = None
-        self.axis = int(axis)
-        self.momentum = momentum
-        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
-        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
-        self._used_batch_moments = True
-
-    @property
-    def momentum(self) -> float:
-        """Weight of the old moving value; may be assigned to at any time."""
-        return self._momentum
-
-    @momentum.setter
-    def momentum(self, value: float) -> None:
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {value}")
-        self._momentum = float(value)
-        if self.stats is not None:
-            self.stats.momentum = 1.0 - self._momentum
-
-    def build(self, input_shape: Shape) -> None:
-        """Make gamma, beta and the moving statistics."""
-        channels = self.axis_length(input_shape, self.axis)
-        self.add_affine((channels,))
-        stats = RunningStats(channels, 1.0 - self.momentum, unbiased=False, dtype=self.dtype)
-        stats.mean = self.moving_mean_initializer((channels,), self.dtype, self.rng)
-        stats.var = self.moving_variance_initializer((channels,), self.dtype, self.rng)
-        self.stats = stats
-        self.moving_mean = self.track(Variable("moving_mean", stats.mean, trainable=False))
-        self.moving_variance = self.track(Variable("moving_variance", stats.var, trainable=False))
-
-    def check_input(self, input_shape: Shape) -> None:
-        """Raise ValueError if the number of channels is another."""
-        channels = self.axis_length(input_shape, self.axis)
-        expected = self.moving_mean.shape[0]
-        if channels != expected:
-            raise self.fail(f"expected {expected} channels along axis {self.axis}, got {channels}")
-
-    def forward(self, x: Array, training: bool) -> Array:
-        """Normalize x; in training update the moving statistics."""
-        gamma, beta = self.affine()
-        if not training:
-            return ops.batch_norm(
-                x,
-                gamma,
-                beta,
-                stats=self.stats,
-                training=False,
-                axis=self.axis,
-                eps=self.epsilon,
-                num_threads=NUM_THREADS,
-            )
-        self._used_batch_moments = self.trainable
-        y, moments = ops.batch_norm(
-            x,
-            gamma,
-            beta,
-            stats=self.stats,
-            training=self.trainable,
-            axis=self.axis,
-            eps=self.epsilon,
-            return_moments=True,
-            num_threads=NUM_THREADS,
-        )
-        self._saved = x, moments
-        return y
-
-    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
-        """See `normkit.ops.batch_norm_backward`."""
-        x, moments = self.saved()
-        gradients = ops.batch_norm_backward(
-            dy,
-            x,
-            moments,
-            self.affine()[0],
-            training=self._used_batch_moments,
-            axis=self.axis,
-            num_threads=NUM_THREADS,
-        )
-        self.store(gradients)
-        return gradients.dx if input_gradient else None
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
-        return {
-            "axis": self.axis,
-            "momentum": self.momentum,
-            "moving_mean_initializer": initializers.registry.serialize(self.moving_mean_initializer),
-            "moving_variance_initializer": initializers.registry.serialize(self.moving_variance_initializer),
-            **super().get_config(),
-        }
-
-
-class LayerNormalization(_Normalization):
+class LayerNormalization(Normalization):
     """Layer normalization with the defaults of Keras 3.
 
     y = gamma · (x − mean) / sqrt(var + epsilon) + beta, with the mean and biased variance of each sample

@@ -102,6 +102,7 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
         "dtype": model.dtype.name,
         "input_shape": list(model.input_shape[1:]),
         "layers": [layer_registry.serialize(layer) for layer in model.layers],
+        "states": [layer.get_state() for layer in model.layers],
         "random_state": model.rng.bit_generator.state,
         "compile": None if compiled is None else compiled.get_config(),
     }
@@ -154,6 +155,8 @@ def _restored(config: Mapping[str, Any], arrays: Mapping[str, Array], compile: b
     )
     weights = _by_key(model)
     set_variables("the model", list(weights.values()), [arrays[f"weights/{key}.npy"] for key in weights])
+    for layer, state in zip(model.layers, config.get("states", [{}] * len(model.layers)), strict=True):
+        layer.set_state(state)
     if compile and config["compile"] is not None:
         model.compile(**config["compile"])
         if "iterations" in config:

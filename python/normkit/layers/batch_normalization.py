@@ -1,0 +1,218 @@
+"""BatchNormalization, with Keras's arguments, on `normkit.ops`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Unpack
+
+from numpy.typing import NDArray
+
+from normkit import initializers, ops
+from normkit._checks import positive_integer
+from normkit.layers.base import LayerArguments, Shape
+from normkit.layers.normalization import NUM_THREADS, InitializerLike, Normalization
+from normkit.layers.variable import Variable
+from normkit.small_batches import (
+    RenormSchedule,
+    batch_renorm,
+    batch_renorm_backward,
+    ghost_batch_norm,
+    ghost_batch_norm_backward,
+)
+from normkit.stats import RunningStats
+
+__all__ = ["BatchNormalization"]
+
+Array = NDArray[Any]
+
+
+class BatchNormalization(Normalization):
+    """Batch normalization with the defaults and conventions of Keras 3.
+
+    In training, y = gamma · (x − mean) / sqrt(var + epsilon) + beta with the mean and biased variance
+    of the mini-batch, and the moving statistics take a step:
+    moving = momentum · moving + (1 − momentum) · batch, with the **biased** variance. A batch with one value
+    per channel moves the mean and leaves the variance, of which one value tells nothing (`RunningStats`);
+    Keras moves it towards 0. In inference, or with trainable=False, the moving statistics are used and do
+    not change.
+
+    Weights, in this order: gamma, beta, moving_mean, moving_variance, each of shape (channels,).
+
+    Parameters
+    ----------
+    axis : int, default -1
+        The channel axis, counted with the batch axis.
+    momentum : float, default 0.99
+        Weight of the **old** moving value, in [0, 1].
+    epsilon : float, default 1e-3
+        Added to the variance.
+    center, scale : bool, default True
+        Whether there are beta and gamma.
+    beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer
+        See `normkit.initializers`.
+    stats : RunningStats, optional
+        The moving statistics, with rules of their own (debias, skip_nonfinite, the unbiased variance, a cumulative
+        average), for as many channels as the input has. `momentum` and the initializers of the moving
+        statistics then count for nothing. While they are frozen (``layer.stats.freeze()``) the layer normalizes
+        with them, and gamma and beta go on training.
+    ghost_size : int, optional
+        Samples of a virtual batch: see `normkit.ghost_batch_norm`.
+    renorm : RenormSchedule, optional
+        Batch renormalization, the schedule going by the batches that the moving statistics have seen: see
+        `normkit.batch_renorm`. Not together with `ghost_size`.
+    **kwargs
+        See `Layer`.
+
+    Attributes
+    ----------
+    stats : RunningStats
+        None before the layer is built, unless it was given.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch Normalization", 2015, arXiv:1502.03167.
+    """
+
+    def __init__(
+        self,
+        axis: int = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: InitializerLike = "zeros",
+        gamma_initializer: InitializerLike = "ones",
+        moving_mean_initializer: InitializerLike = "zeros",
+        moving_variance_initializer: InitializerLike = "ones",
+        stats: RunningStats | dict[str, Any] | None = None,
+        ghost_size: int | None = None,
+        renorm: RenormSchedule | dict[str, Any] | None = None,
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        super().__init__(epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs)
+        self.stats: RunningStats | None = RunningStats(**stats) if isinstance(stats, dict) else stats
+        self._has_own_rules = stats is not None
+        self.axis = int(axis)
+        self.momentum = momentum
+        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
+        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
+        self.ghost_size = (
+            None if ghost_size is None else positive_integer("BatchNormalization: ghost_size", ghost_size)
+        )
+        self.renorm = RenormSchedule(**renorm) if isinstance(renorm, dict) else renorm
+        if self.ghost_size is not None and self.renorm is not None:
+            raise ValueError("BatchNormalization: ghost_size and renorm exclude each other; pass one of them")
+        self._used_batch_moments = True
+
+    @property
+    def momentum(self) -> float:
+        """Weight of the old moving value; may be assigned to at any time, unless `stats` was given."""
+        return self._momentum
+
+    @momentum.setter
+    def momentum(self, value: float) -> None:
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {value}")
+        self._momentum = float(value)
+        if self.stats is not None and not self._has_own_rules:
+            self.stats.momentum = 1.0 - self._momentum
+
+    def build(self, input_shape: Shape) -> None:
+        """Make gamma, beta and the moving statistics."""
+        channels = self.axis_length(input_shape, self.axis)
+        self.input_axes = len(input_shape)
+        self.add_affine((channels,))
+        stats = self.stats
+        if stats is None:
+            stats = RunningStats(channels, 1.0 - self.momentum, unbiased=False, dtype=self.dtype)
+            stats.mean = self.moving_mean_initializer((channels,), self.dtype, self.rng)
+            stats.var = self.moving_variance_initializer((channels,), self.dtype, self.rng)
+        elif (stats.num_channels, stats.mean.dtype) != (channels, self.dtype):
+            raise self.fail(
+                f"stats must be for {channels} channels of {self.dtype}, got {stats.num_channels} of {stats.mean.dtype}"
+            )
+        self.stats = stats
+        self.moving_mean = self.track(Variable("moving_mean", stats.mean, trainable=False))
+        self.moving_variance = self.track(Variable("moving_variance", stats.var, trainable=False))
+
+    def check_input(self, input_shape: Shape) -> None:
+        """Raise ValueError if the number of channels is another."""
+        channels = self.axis_length(input_shape, self.axis)
+        expected = self.moving_mean.shape[0]
+        if channels != expected:
+            raise self.fail(f"expected {expected} channels along axis {self.axis}, got {channels}")
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Normalize x; in training update the moving statistics."""
+        assert self.stats is not None
+        gamma, beta = self.affine()
+        common: dict[str, Any] = {"axis": self.axis, "eps": self.epsilon, "num_threads": NUM_THREADS}
+        y: Array
+        moments: Any
+        if not training:
+            y = ops.batch_norm(x, gamma, beta, stats=self.stats, training=False, **common)
+            return y
+        self._used_batch_moments = self.trainable and not self.stats.frozen
+        if self._used_batch_moments and self.ghost_size is not None:
+            y, moments = ghost_batch_norm(
+                x, gamma, beta, ghost_size=self.ghost_size, stats=self.stats, **common
+            )
+        elif self._used_batch_moments and self.renorm is not None:
+            r_max, d_max = self.renorm(self.stats.count)
+            y, moments = batch_renorm(x, gamma, beta, stats=self.stats, r_max=r_max, d_max=d_max, **common)
+        else:
+            y, moments = ops.batch_norm(
+                x,
+                gamma,
+                beta,
+                stats=self.stats,
+                training=self._used_batch_moments,
+                return_moments=True,
+                **common,
+            )
+        self._saved = x, moments
+        return y
+
+    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
+        """See `normkit.batch_norm_backward`."""
+        x, moments = self.saved()
+        gamma = self.affine()[0]
+        common: dict[str, Any] = {"axis": self.axis, "num_threads": NUM_THREADS}
+        if self._used_batch_moments and self.ghost_size is not None:
+            gradients = ghost_batch_norm_backward(dy, x, moments, gamma, ghost_size=self.ghost_size, **common)
+        elif self._used_batch_moments and self.renorm is not None:
+            gradients = batch_renorm_backward(dy, x, moments, gamma, **common)
+        else:
+            gradients = ops.batch_norm_backward(
+                dy, x, moments, gamma, training=self._used_batch_moments, **common
+            )
+        self.store(gradients)
+        return gradients.dx if input_gradient else None
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        config: dict[str, Any] = {
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "moving_mean_initializer": initializers.registry.serialize(self.moving_mean_initializer),
+            "moving_variance_initializer": initializers.registry.serialize(self.moving_variance_initializer),
+        }
+        if self._has_own_rules and self.stats is not None:
+            config["stats"] = self.stats.get_config()
+        if self.ghost_size is not None:
+            config["ghost_size"] = self.ghost_size
+        if self.renorm is not None:
+            config["renorm"] = asdict(self.renorm)
+        return {**config, **super().get_config()}
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the counts of the moving statistics; see `Layer.get_state`."""
+        if self.stats is None:
+            return {}
+        return {name: value for name, value in self.stats.state_dict().items() if name not in ("mean", "var")}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """See `Layer.set_state`."""
+        if state and self.stats is not None:
+            self.stats.load_state_dict({"mean": self.stats.mean, "var": self.stats.var, **state})
