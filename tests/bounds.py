@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,7 +65,7 @@ def gradient_units(gradients: nk.NormGradients, exact: Exact) -> tuple[F64, F64,
 
     To the bound that these make comes the smallest number of the dtype.
     """
-    info = np.finfo(gradients.dx.dtype)
+    info = ml_dtypes.finfo(gradients.dx.dtype)
     eps, least = float(info.eps), float(info.smallest_subnormal)
 
     def units(name: str) -> F64:
@@ -97,7 +98,9 @@ def _difference(got: NDArray[Any], exact: Any) -> F64:
         with np.errstate(invalid="ignore"):
             difference = np.asarray(got, np.float64) - exact
     overflows = (
-        np.isinf(got) & (np.abs(exact) > np.finfo(got.dtype).max) & (np.signbit(got) == np.signbit(exact))
+        np.isinf(got)
+        & (np.abs(exact) > float(ml_dtypes.finfo(got.dtype).max))
+        & (np.signbit(got) == np.signbit(exact))
     )
     return np.where(overflows, 0.0, difference)
 
@@ -150,7 +153,7 @@ def by_decimal(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) 
 
 def by_pairs(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) -> Exact:
     """The same in pairs, of doubles for float32 and of long doubles for float64: for arrays that are too large for decimals."""
-    wide = np.float64 if np.asarray(x).dtype == np.float32 else np.longdouble
+    wide = np.float64 if np.asarray(x).dtype.itemsize < 8 else np.longdouble
     dy, x, weight = (Pair.of(a, wide) for a in (dy, x, weight))
     count = int(np.prod([x.shape[i] for i in axes]))
     centered = x - x.sum(axes, keepdims=True) / count

@@ -9,7 +9,7 @@ import pytest
 
 from bounds import by_decimal, by_reference
 from normkit import reference
-from normkit.stats import Moments
+from normkit.moments import Moments
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.0, 1e3, 1e6])

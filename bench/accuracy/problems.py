@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,11 +40,12 @@ class Format:
     dtype: Any
     huge: tuple[str, ...]
     decades: float = 6.0  # of mixed scales, to either side
+    offsets: tuple[str, ...] = OFFSETS
 
     def data(self) -> dict[str, Data]:
-        least = float(np.finfo(self.dtype).smallest_subnormal)
+        least = float(ml_dtypes.finfo(self.dtype).smallest_subnormal)
         return {
-            **{f"mean/σ {name}": cases.normal(float(name)) for name in OFFSETS},
+            **{f"mean/σ {name}": cases.normal(float(name)) for name in self.offsets},
             "constant": cases.DATA["constant"],
             "subnormal": lambda rng, shape: least * rng.integers(-1000, 1000, shape),
             **{f"huge, {size}": _scaled(float(size)) for size in self.huge},
@@ -57,7 +59,12 @@ def _scaled(size: float) -> Data:
     return lambda rng, shape: size * rng.standard_normal(shape)
 
 
-FORMATS = {"float32": Format(np.float32, ("1e30",)), "float64": Format(np.float64, ("1e30", "1e300"))}
+FORMATS = {
+    "float32": Format(np.float32, ("1e30",)),
+    "float64": Format(np.float64, ("1e30", "1e300")),
+    "bfloat16": Format(ml_dtypes.bfloat16, ("1e30",)),
+    "float16": Format(np.float16, (), decades=3.0, offsets=OFFSETS[:-1]),  # it ends at 65504
+}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ Errors are in the units of [the contract](design.md#the-numerics-contract), elem
 | dx | ε·rstd·(\\|g\\| + \\|mean g\\| + \\|x̂·mean(g·x̂)\\|), with g = dy·weight | 4 |
 | dweight, dbias | ε·Σ\\|terms\\| | 2 |
 
-ε is the spacing of floats at 1: 1.2e-7 in float32, 2.2e-16 in float64. A gradient's bound has the smallest number of the dtype
+ε is the spacing of floats at 1: 1.2e-7 in float32, 2.2e-16 in float64, 7.8e-3 in bfloat16, 9.8e-4 in float16. In 16 bits normkit's
+results are the exact ones rounded once, which is half a unit of y. A gradient's bound has the smallest number of the dtype
 added, so that it is never 0. **Large figures**: 1/ε units are the size of the result itself, 8e6 in float32 and 5e15 in float64;
 there no digit is right. Where the exact result is 0, as dweight is for constant data, the unit is the smallest number and any error
 is enormous. Inf or NaN: a result is that, though the exact one is finite; the 99.9th
@@ -37,10 +38,12 @@ first. What the libraries do:
   mean(x²) − mean(x)². In float64 its layers compute in float32: Keras promotes float64 with float32 to float32.
 * **jax**: `jax.nn.standardize` with its default, `algorithm="fast"`, which is mean(x²) − mean(x)² too (`"stable"` is its other),
   times weight plus bias, and `jax.vjp`, compiled.
-* **onnxruntime**: LayerNormalization and BatchNormalization in training mode on the CPU; it has no gradients and no NHWC.
+* **onnxruntime**: LayerNormalization and BatchNormalization in training mode on the CPU; it has no gradients and no NHWC, and of
+  16 bits the layer norm of float16 alone.
+* **16 bits**: parameters are of the same type; keras is measured in float32 and float64 alone.
 
 mean/σ: normal data of deviation 1. Constant: 1234.567. Subnormal: up to 1000 smallest numbers, so that eps is all of the variance. Huge: normal
-data times that number. Mixed scales: normal data times ten to the power of −6 to 6."""
+data times that number. Mixed scales: normal data times ten to the power of −6 to 6 (float16: −3 to 3)."""
 
 LENGTH = """The same over all operations, for mean/σ of 0 and 1 alone, where every formula works: what the number n of values in a
 mean does. Of dweight and dbias of a layer norm the terms are not n but the rows: 4096/n, at least 2, and for n = 2 also up to 1e6."""

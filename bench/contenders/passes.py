@@ -9,6 +9,7 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
+import ml_dtypes
 import numpy as np
 
 import normkit as nk
@@ -46,12 +47,34 @@ class Ours:
             return dict(zip(NAMES, (y, *backward(p.dy, p.x, moments, p.weight, axis=p.axis)), strict=True))
 
 
+def _tensor(array: Any, **options: Any) -> Any:
+    """A torch tensor with a copy of the array; torch does not know NumPy's bfloat16."""
+    import torch
+
+    if array.dtype != ml_dtypes.bfloat16:
+        return torch.tensor(array, **options)
+    return (
+        torch.tensor(array.view(np.int16))
+        .view(torch.bfloat16)
+        .requires_grad_(options.get("requires_grad", False))
+    )
+
+
+def _array(tensor: Any) -> Any:
+    import torch
+
+    tensor = tensor.detach()
+    if tensor.dtype != torch.bfloat16:
+        return tensor.numpy()
+    return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+
+
 def _differentiated(y: Any, x: Any, weight: Any, bias: Any, dy: Any) -> Results:
     """What torch's autograd has after y."""
     y.backward(dy)
-    found = {"y": y.detach().numpy(), "dx": x.grad.numpy()}
+    found = {"y": _array(y), "dx": _array(x.grad)}
     parameters = {"dweight": weight, "dbias": bias}
-    return found | {name: p.grad.numpy() for name, p in parameters.items() if p is not None}
+    return found | {name: _array(p.grad) for name, p in parameters.items() if p is not None}
 
 
 class Torch:
@@ -70,7 +93,7 @@ class Torch:
     def __call__(self, problem: Problem) -> Results:
         p, functional = problem, self.torch.nn.functional
         x, weight, bias = (
-            None if a is None else self.torch.tensor(a, requires_grad=True) for a in (p.x, p.weight, p.bias)
+            None if a is None else _tensor(a, requires_grad=True) for a in (p.x, p.weight, p.bias)
         )
         if p.is_layer_norm:
             y = functional.layer_norm(x, x.shape[-1:], weight, bias, p.eps)
@@ -81,7 +104,7 @@ class Torch:
                 ).movedim(1, p.axis)
             except ValueError as error:
                 raise UnsupportedError(str(error)) from None
-        return _differentiated(y, x, weight, bias, self.torch.from_numpy(p.dy))
+        return _differentiated(y, x, weight, bias, _tensor(p.dy))
 
 
 class Keras:
@@ -103,6 +126,8 @@ class Keras:
 
     def __call__(self, problem: Problem) -> Results:
         p, layers = problem, self.keras.layers
+        if p.x.dtype.itemsize == 2:
+            raise UnsupportedError("measured in float32 and float64 alone")
         options = {"axis": p.axis, "epsilon": p.eps, "dtype": p.format}
         options |= {"scale": p.weight is not None, "center": p.bias is not None}
         layer = (layers.LayerNormalization if p.is_layer_norm else layers.BatchNormalization)(**options)
@@ -191,6 +216,8 @@ class OnnxRuntime:
         p = problem
         if p.axis not in (-1, 1):
             raise UnsupportedError("channels at axis 1 only")
+        if p.x.dtype == ml_dtypes.bfloat16 or (p.x.dtype == np.float16 and not p.is_layer_norm):
+            raise UnsupportedError("no operator of this dtype on the CPU")
         width = p.x.shape[p.axis]
         weight, bias = (
             np.full(width, default, p.x.dtype) if a is None else a
