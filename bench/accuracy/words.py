@@ -15,7 +15,7 @@ Errors are in the units of [the contract](design.md#the-numerics-contract), elem
 | dweight, dbias | ε·Σ\\|terms\\| | 2 |
 
 ε is the spacing of floats at 1: 1.2e-7 in float32, 2.2e-16 in float64, 7.8e-3 in bfloat16, 9.8e-4 in float16. In 16 bits normkit's
-results are the exact ones rounded once, which is half a unit of y. A gradient's bound has the smallest number of the dtype
+results are the exact ones rounded once: half a unit of y, or a whole one where x̂·weight and bias add up to a larger power of two. A gradient's bound has the smallest number of the dtype
 added, so that it is never 0. **Large figures**: 1/ε units are the size of the result itself, 8e6 in float32 and 5e15 in float64;
 there no digit is right. Where the exact result is 0, as dweight is for constant data, the unit is the smallest number and any error
 is enormous. Inf or NaN: a result is that, though the exact one is finite; the 99.9th
