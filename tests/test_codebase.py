@@ -114,7 +114,7 @@ def test_each_tier_uses_its_own_registers(tmp_path: Path, march: str, uses: str,
 def test_the_fence_is_part_of_the_build() -> None:
     text = (ROOT / "CMakeLists.txt").read_text()
     assert "check_symbols.cmake" in text
-    assert re.search(r"add_dependencies\(_core fence_", text)
+    assert re.search(r"add_dependencies\(norm fence_", text)
 
 
 def test_kernels_include_nothing_but_each_other() -> None:

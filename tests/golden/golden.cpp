@@ -1,0 +1,314 @@
+// The bits of every operation, to be compared among instruction sets and machines: for each case a line with a hash
+// (FNV-1a, 64 bits) of all bytes of its results, and the name of the case. Inputs are integers, scaled by powers of
+// two, which is exact: they have the same bits everywhere. Results depend neither on the instruction set (but for the
+// baseline) nor on the number of threads; golden.txt has what they are. check.sh builds this, runs it and compares.
+//
+// golden ISA THREADS; without arguments: the instruction sets that this machine has.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "norm/dispatch.hpp"
+#include "norm/norm.hpp"
+
+namespace {
+
+using namespace normkit;
+
+// splitmix64 (Steele, Lea & Flood 2014)
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed) {}
+  std::uint64_t next() {
+    std::uint64_t z = state_ += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+template <class T>
+constexpr int digits = std::numeric_limits<T>::digits;
+
+// n·2^exponent; n has no more digits than T.
+template <class T>
+T scaled_by(std::int64_t n, int exponent) {
+  return std::ldexp(static_cast<T>(n), exponent);
+}
+
+// Nearly normal: the sum of four uniform integers, of standard deviation 1.15 in units of 2^unit<T>.
+template <class T>
+constexpr int unit = digits<T> - 2;
+template <class T>
+std::int64_t bell(Random& random) {
+  std::int64_t sum = 0;
+  for (int i = 0; i < 4; ++i) sum += static_cast<std::int64_t>(random.next()) >> (65 - digits<T>);
+  return sum;
+}
+template <class T>
+T normal(Random& random) {
+  return scaled_by<T>(bell<T>(random), -unit<T>);
+}
+
+// The same around a mean, with `drop` digits less; mean < 2^(drop + 2).
+template <class T>
+T around(Random& random, std::int64_t mean, int drop) {
+  return scaled_by<T>((bell<T>(random) >> drop) + (mean << (unit<T> - drop)), drop - unit<T>);
+}
+
+// What is tried. Beyond the first four, one row or channel of three is special, and its neighbours are normal.
+enum class Data { normal, mean_128_sigma, mean_1e6_sigma, mixed_scales, constant, large, tiny, subnormal };
+constexpr Data hostile[] = {Data::mean_128_sigma, Data::mean_1e6_sigma, Data::mixed_scales, Data::constant,
+                            Data::large,          Data::tiny,           Data::subnormal};
+const char* name_of(Data data) {
+  static const char* const names[] = {"normal",   "mean 128 sigma", "mean 1e6 sigma", "mixed scales",
+                                      "constant", "large",          "tiny",           "subnormal"};
+  return names[static_cast<int>(data)];
+}
+
+// item: the row or channel.
+template <class T>
+T element(Random& random, Data data, Index item) {
+  constexpr bool is_float = sizeof(T) == sizeof(float);
+  const int far = is_float ? 100 : 500;  // beyond SafeRange: squares leave the range of T
+  if (data == Data::mean_128_sigma) return around<T>(random, 147, 7);
+  if (data == Data::mean_1e6_sigma) return around<T>(random, 1 << 20, 19);
+  if (data == Data::mixed_scales) {
+    const int exponent = static_cast<int>(random.next() % 41) - 20;
+    return scaled_by<T>(bell<T>(random), exponent - unit<T>);
+  }
+  if (item % 3 == 1) {
+    if (data == Data::constant) return scaled_by<T>(10113573 + item, -13);
+    if (data == Data::large) return scaled_by<T>(bell<T>(random), far - unit<T>);
+    if (data == Data::tiny) return scaled_by<T>(bell<T>(random), -far - unit<T>);
+    if (data == Data::subnormal) return scaled_by<T>(bell<T>(random) >> 6, is_float ? -149 : -1074);
+  }
+  return normal<T>(random);
+}
+
+// What vanishes beside it decides which path is taken.
+template <class T>
+double eps_of(Data data) {
+  if (data == Data::tiny) return sizeof(T) == sizeof(float) ? 0x1p-140 : 0x1p-900;
+  return 0x1p-17;
+}
+
+class Hash {
+ public:
+  template <class V>
+  void add(const std::vector<V>& values) {
+    for (const V& value : values)
+      if (value != value) has_nan_ = true;
+    const auto* bytes = reinterpret_cast<const unsigned char*>(values.data());
+    for (std::size_t i = 0; i < values.size() * sizeof(V); ++i) hash_ = (hash_ ^ bytes[i]) * 0x100000001B3u;
+  }
+  std::uint64_t value() const { return hash_; }
+  bool has_nan() const { return has_nan_; }
+
+ private:
+  std::uint64_t hash_ = 0xCBF29CE484222325u;
+  bool has_nan_ = false;
+};
+
+template <class... Vectors>
+void print(const char* operation, const std::string& name, const Vectors&... results) {
+  Hash hash;
+  (hash.add(results), ...);
+  // Which NaN an operation gives is the processor's choice: a case that has one would compare nothing.
+  if (hash.has_nan()) throw std::runtime_error(std::string(operation) + " " + name + ": a result is NaN");
+  std::printf("%016llx %s %s\n", static_cast<unsigned long long>(hash.value()), operation, name.c_str());
+}
+
+template <class T>
+std::string name_of(const std::vector<Index>& shape, Data data, bool parameters) {
+  std::string name = sizeof(T) == sizeof(float) ? "float32 " : "float64 ";
+  for (const Index& n : shape) name += std::to_string(n) + (&n == &shape.back() ? " " : "x");
+  return name + name_of(data) + (parameters ? "" : ", no weight and bias");
+}
+
+template <class T>
+std::vector<T> normals(Random& random, Index count) {
+  std::vector<T> values(static_cast<std::size_t>(count));
+  for (T& value : values) value = normal<T>(random);
+  return values;
+}
+template <class V>
+std::vector<V> room(Index count) {
+  return std::vector<V>(static_cast<std::size_t>(count));
+}
+template <class T>
+const T* data_or_null(const std::vector<T>& values, bool given) {
+  return given ? values.data() : nullptr;
+}
+
+struct LayerNormShape {
+  Index rows, cols;
+};
+
+template <class T>
+void try_layer_norm(LayerNormShape shape, Data data, bool parameters, int threads) {
+  const auto [rows, cols] = shape;
+  const std::string name = name_of<T>({rows, cols}, data, parameters);
+  Random random(static_cast<std::uint64_t>(rows * 1000003 + cols));
+  auto x = room<T>(rows * cols);
+  for (Index i = 0; i < rows * cols; ++i) x[static_cast<std::size_t>(i)] = element<T>(random, data, i / cols);
+  const auto dy = normals<T>(random, rows * cols), weight = normals<T>(random, cols), bias = normals<T>(random, cols);
+
+  auto y = room<T>(rows * cols), dx = y, dweight = room<T>(cols), dbias = dweight;
+  auto mean = room<double>(rows), rstd = mean;
+  layer_norm<T>({x.data(), y.data(), data_or_null(weight, parameters), data_or_null(bias, parameters), mean.data(),
+                 rstd.data(), cols, eps_of<T>(data), Reach::past},
+                rows, threads);
+  print("layer_norm", name, y, mean, rstd);
+  layer_norm_backward<T>(
+      {dy.data(), x.data(), dx.data(), data_or_null(weight, parameters), mean.data(), rstd.data(), cols, Reach::past},
+      rows, dweight.data(), dbias.data(), threads);
+  print("layer_norm_backward", name, dx, dweight, dbias);
+}
+
+template <class T>
+void try_batch_norm(ChannelShape shape, Data data, bool parameters, int threads) {
+  const Index size = shape.size(), channels = shape.channels;
+  const std::string name = name_of<T>({shape.outer, channels, shape.inner}, data, parameters);
+  Random random(static_cast<std::uint64_t>((shape.outer * 1000003 + channels) * 1000003 + shape.inner));
+  auto x = room<T>(size);
+  for (Index i = 0; i < size; ++i)
+    x[static_cast<std::size_t>(i)] = element<T>(random, data, i / shape.inner % channels);
+  const auto dy = normals<T>(random, size), weight = normals<T>(random, channels), bias = normals<T>(random, channels);
+  auto running_mean = normals<double>(random, channels), running_var = normals<double>(random, channels);
+  for (double& var : running_var) var = std::fabs(var) + 0x1p-8;
+
+  auto y = room<T>(size), dx = y, dweight = room<T>(channels), dbias = dweight;
+  auto mean = room<double>(channels), rstd = mean, var = mean, running_rstd = mean;
+  BatchNormForward<T> forward{x.data(),
+                              y.data(),
+                              data_or_null(weight, parameters),
+                              data_or_null(bias, parameters),
+                              mean.data(),
+                              rstd.data(),
+                              var.data(),
+                              shape,
+                              eps_of<T>(data),
+                              Reach::past};
+  batch_norm_training(forward, threads);
+  print("batch_norm_training", name, y, mean, rstd, var);
+  BatchNormBackward<T> backward{dy.data(),   x.data(),    dx.data(),      data_or_null(weight, parameters),
+                                mean.data(), rstd.data(), dweight.data(), dbias.data(),
+                                shape,       Reach::past};
+  batch_norm_backward(backward, true, threads);
+  print("batch_norm_backward training", name, dx, dweight, dbias);
+
+  forward.mean = running_mean.data();
+  forward.rstd = running_rstd.data();
+  forward.var = running_var.data();
+  batch_norm_inference(forward, threads);
+  print("batch_norm_inference", name, y, running_rstd);
+  backward.mean = running_mean.data();
+  backward.rstd = running_rstd.data();
+  batch_norm_backward(backward, false, threads);
+  print("batch_norm_backward inference", name, dx, dweight, dbias);
+}
+
+// Shapes as in tests/cases.py, around every boundary of the kernels and plans.
+std::vector<LayerNormShape> layer_norm_shapes() {
+  std::vector<LayerNormShape> shapes;
+  for (const Index cols : {1,  2,  3,  4,  5,  7,   8,   9,   15,  16,  17,   23,   24,   31,  32,
+                           33, 63, 64, 65, 96, 127, 129, 255, 257, 513, 1023, 1025, 2051, 4097})
+    shapes.push_back({3, cols});
+  for (const Index rows : {1, 2, 7, 8, 9, 16, 17}) shapes.push_back({rows, 13});
+  for (const LayerNormShape shape : {LayerNormShape{9, 1001},
+                                     {300, 24},
+                                     {40, 168},
+                                     {40, 2049},
+                                     {1, 10007},
+                                     // the longest short row of doubles and of floats, and those of other plans
+                                     {2, 8193},
+                                     {2, 16384},
+                                     {5, 16399},
+                                     {4, 65539},
+                                     {1, 300007},
+                                     {700, 768},
+                                     {20011, 24}})
+    shapes.push_back(shape);
+  return shapes;
+}
+constexpr LayerNormShape hostile_layer_norm_shapes[] = {{5, 7}, {17, 64}, {9, 1001}, {4, 5003}, {3, 16399}};
+
+// (outer, channels, inner). NC and NHWC have inner 1; from 32 on (NCHW) the plan is another.
+std::vector<ChannelShape> batch_norm_shapes() {
+  std::vector<ChannelShape> shapes;
+  for (const Index rows : {1, 2, 3, 15, 16, 17, 33}) shapes.push_back({rows, 5, 1});
+  for (const Index channels : {1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129, 257})
+    shapes.push_back({20, channels, 1});
+  for (const ChannelShape shape : {ChannelShape{200, 3, 1},
+                                   {501, 24, 1},
+                                   {1000, 40, 1},
+                                   {333, 168, 1},
+                                   {700, 1024, 1},
+                                   {4099, 129, 1},
+                                   {20003, 3, 1},
+                                   {4, 3, 5},
+                                   {9, 257, 2},
+                                   {64, 10, 9},
+                                   {2, 3, 31},
+                                   {2, 3, 32},
+                                   {2, 3, 33},
+                                   {3, 4, 49},
+                                   {3, 5, 64},
+                                   {16, 64, 49},
+                                   {8, 40, 196},
+                                   {3, 33, 784},
+                                   {2, 3, 4225},
+                                   {1, 2, 4700},
+                                   {1, 1, 8193},
+                                   {4, 6, 20467},
+                                   {3, 2, 100003}})
+    shapes.push_back(shape);
+  return shapes;
+}
+constexpr ChannelShape hostile_batch_norm_shapes[] = {{33, 5, 1}, {301, 24, 1}, {65, 70, 1},  {40, 7, 5},
+                                                      {5, 7, 49}, {4, 40, 196}, {3, 6, 1001}, {2, 5, 4225}};
+
+template <class T>
+void try_all(int threads) {
+  for (const LayerNormShape shape : layer_norm_shapes()) try_layer_norm<T>(shape, Data::normal, true, threads);
+  for (const LayerNormShape shape : hostile_layer_norm_shapes) {
+    try_layer_norm<T>(shape, Data::normal, false, threads);
+    for (const Data data : hostile) try_layer_norm<T>(shape, data, true, threads);
+  }
+  for (const ChannelShape shape : batch_norm_shapes()) try_batch_norm<T>(shape, Data::normal, true, threads);
+  for (const ChannelShape shape : hostile_batch_norm_shapes) {
+    try_batch_norm<T>(shape, Data::normal, false, threads);
+    for (const Data data : hostile) try_batch_norm<T>(shape, data, true, threads);
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) try {
+  if (count == 1) {
+    for (const std::string& isa : available_isas()) std::puts(isa.c_str());
+    return 0;
+  }
+  const int threads = count == 3 ? std::atoi(arguments[2]) : 0;
+  if (threads < 1) {
+    std::fputs("usage: golden [ISA THREADS]\n", stderr);
+    return 2;
+  }
+  use_isa(arguments[1]);
+  try_all<float>(threads);
+  try_all<double>(threads);
+  return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "golden: %s\n", error.what());
+  return 2;
+}
