@@ -51,8 +51,8 @@ const Caches sizes = [] {
   Caches found = read_caches();
   if (found.second_level <= 0) found.second_level = 1 << 20;
   if (found.last_level <= 0) found.last_level = 16 << 20;
-  // A virtual machine with some cores of a processor is told the whole of a cache that it shares with many others; no
-  // processor has more than this for each core.
+  // A virtual machine with some cores of a processor is told the whole of a cache that it shares with many others; few
+  // processors have more than this for each core.
   constexpr Index most_of_a_core = 32 << 20;
   found.last_level = std::min(found.last_level, most_of_a_core * std::max(1u, std::thread::hardware_concurrency()));
   return found;

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <list>
 #include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
+
+#include "norm/control_group.hpp"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -66,9 +67,10 @@ std::size_t usable_memory() {
   const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
   if (pages > 0 && page > 0) bytes = static_cast<std::size_t>(pages) * static_cast<std::size_t>(page);
 #endif
-  std::ifstream limit("/sys/fs/cgroup/memory.max");
-  std::size_t allowed = 0;
-  return limit >> allowed ? std::min(bytes, allowed) : bytes;
+  each_control_group_file("memory.max", [&](std::ifstream& file) {
+    if (std::size_t allowed = 0; file >> allowed) bytes = std::min(bytes, allowed);
+  });
+  return bytes;
 }
 
 std::size_t limit_from_environment() {

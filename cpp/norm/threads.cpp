@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <fstream>
 #include <stdexcept>
 #include <string>
 
@@ -27,6 +26,8 @@
 #else
 #include <omp.h>
 #endif
+
+#include "norm/control_group.hpp"
 
 namespace normkit {
 namespace {
@@ -82,27 +83,16 @@ int positive_number(const char* text, const char* name) {
 }
 
 #if defined(__linux__)
-// cpu.max of one cgroup (v2): "quota period" or "max period"; 0 if there is no limit.
-int quota_of(const std::string& file) {
-  std::ifstream in(file);
-  std::string quota;
-  double period = 0;
-  if (!(in >> quota >> period) || quota == "max" || period <= 0) return 0;
-  return std::max(1, static_cast<int>(std::strtod(quota.c_str(), nullptr) / period));
-}
-
+// Processors that cpu.max ("quota period" or "max period") leaves; 0 if there is no limit.
 int cgroup_limit() {
-  std::ifstream in("/proc/self/cgroup");
-  std::string line;
   int limit = 0;
-  while (std::getline(in, line)) {
-    if (line.rfind("0::", 0) != 0) continue;
-    for (std::string path = line.substr(3);; path.erase(path.rfind('/'))) {
-      const int quota = quota_of("/sys/fs/cgroup" + (path == "/" ? "" : path) + "/cpu.max");
-      if (quota > 0) limit = limit > 0 ? std::min(limit, quota) : quota;
-      if (path.empty() || path.rfind('/') == std::string::npos) break;
-    }
-  }
+  each_control_group_file("cpu.max", [&](std::ifstream& file) {
+    std::string quota;
+    double period = 0;
+    if (!(file >> quota >> period) || quota == "max" || period <= 0) return;
+    const int cores = std::max(1, static_cast<int>(std::strtod(quota.c_str(), nullptr) / period));
+    limit = limit > 0 ? std::min(limit, cores) : cores;
+  });
   return limit;
 }
 
