@@ -46,9 +46,33 @@ void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> 
   });
 }
 
+// Elements that do not count in the statistics keep dy as it is; with plain stores, whatever the size.
+template <class T>
+NORMKIT_INLINE Vec<T> chosen_gradient(Vec<T> dy, Vec<T> x, GradientAffine<Vec<T>> affine, Mask<T> chosen) {
+  const Vec<T> g = fma(x - affine.center, affine.scale, dy - affine.dy_center);
+  return (chosen ? g : dy) * affine.dy_scale;
+}
+
+template <class T>
+NORMKIT_INLINE void chosen_gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels,
+                                           GradientAffineColumns<Real<T>> affine, Where where) {
+  for (Index o = 0; o < runs.outer; ++o)
+    for (Index c = 0; c < channels; ++c) {
+      const Index run = o * runs.stride + c * runs.inner;
+      const Where own_where = from(where, o, c, 0);
+      const GradientAffine<Vec<T>> own{broadcast(affine.center[c]), broadcast(affine.scale[c]),
+                                       broadcast(affine.dy_center[c]), broadcast(affine.dy_scale[c])};
+      each_vector<T>(runs.inner, [&](Index i, auto n) {
+        const Mask<T> chosen = chosen_lanes<T>(own_where, i, n);
+        store(dx + run + i, chosen_gradient<T>(load(dy + run + i, n), load(x + run + i, n), own, chosen), n);
+      });
+    }
+}
+
 template <class T>
 void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<Real<T>> affine,
-                     Stores stores) {
+                     Where where, Stores stores) {
+  if (where.at) return chosen_gradient_affine(dy, x, dx, runs, channels, affine, where);
   each_written_run(dx, runs, channels, stores.reach, [&](auto streams, auto fetches, Index run, Index c, T* to) {
     const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
                  dy_center = broadcast(affine.dy_center[c]), dy_scale = broadcast(affine.dy_scale[c]);
@@ -101,8 +125,24 @@ void column_affine(const T* x, T* y, Block block, AffineColumns<Real<T>> affine,
 }
 
 template <class T>
+NORMKIT_INLINE void chosen_column_gradient_affine(const T* dy, const T* x, T* dx, Block block,
+                                                  GradientAffineColumns<Real<T>> affine, Where where) {
+  for (Index r = 0; r < block.rows; ++r) {
+    const Index row = r * block.stride;
+    const Where own = from(where, r, 0, 0);
+    each_vector<T>(block.cols, [&](Index i, auto n) {
+      const GradientAffine<Vec<T>> columns{load(affine.center + i, n), load(affine.scale + i, n),
+                                           load(affine.dy_center + i, n), load(affine.dy_scale + i, n)};
+      store(dx + row + i,
+            chosen_gradient<T>(load(dy + row + i, n), load(x + row + i, n), columns, chosen_lanes<T>(own, i, n)), n);
+    });
+  }
+}
+
+template <class T>
 void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<Real<T>> affine,
-                            Reach reach) {
+                            Where where, Reach reach) {
+  if (where.at) return chosen_column_gradient_affine(dy, x, dx, block, affine, where);
   with_stores(reach, [&](auto streams) {
     each_rows<streams.value, T>(block, reach, [&](auto rows, Index offset) {
       const T *dy_rows = dy + offset, *x_rows = x + offset;

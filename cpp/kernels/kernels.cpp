@@ -5,6 +5,7 @@
 #include "simd.hpp"
 #include "simd16.hpp"
 #include "table.hpp"
+#include "where.hpp"
 #include "wide.hpp"
 
 #include "moments.inl"

@@ -90,7 +90,7 @@ NORMKIT_INLINE void finish_rows(const LayerNormForward<T>& args, RowTile<T>& til
   Vec<double> m2 = centred_squares(sum, mean, lane_sums(squares), args.cols / pair_lanes, cancels);
   if (any(cancels))
     for (Index r = 0; r < rows; ++r)
-      if (cancels[r]) m2[r] = squares_about(args.x + (row + r) * args.cols, {1, 0, args.cols}, {mean[r], 0.0}).hi;
+      if (cancels[r]) m2[r] = squares_about(args.x + (row + r) * args.cols, {1, 0, args.cols}, {}, {mean[r], 0.0}).hi;
   const Vec<double> var = m2 / count, rstd = 1.0 / square_root(var + args.eps);
   store(args.mean + row, mean, Part{rows});
   store(args.rstd + row, rstd, Part{rows});
@@ -98,7 +98,19 @@ NORMKIT_INLINE void finish_rows(const LayerNormForward<T>& args, RowTile<T>& til
 }
 
 template <class T>
-NORMKIT_INLINE void tile_statistics(const LayerNormForward<T>& args, RowTile<T>& tile) {
+NORMKIT_INLINE void two_pass_tile_statistics(const LayerNormForward<T>& args, RowTile<T>& tile) {
+  for (Index r = 0; r < tile.rows; ++r) {
+    const Index row = tile.first + r;
+    const BlockMoments stats =
+        two_pass_moments(args.x + row * args.cols, {1, 0, args.cols}, from(args.where, row, 0, 0));
+    args.mean[row] = stats.mean.hi;
+    args.rstd[row] = stats.count > 0.0 ? reciprocal_deviation<T>(stats.m2, stats.count, args.eps) : out_of_range;
+    tile.set(r, args, stats.mean, stats.m2.hi / stats.count);
+  }
+}
+
+template <class T>
+NORMKIT_INLINE void one_pass_tile_statistics(const LayerNormForward<T>& args, RowTile<T>& tile) {
   constexpr int groups = most_tile_rows / static_cast<int>(wide_lanes);
   Vec<double> sums[groups][wide_lanes] = {}, squares[groups][wide_lanes] = {};
   const T* x = args.x + tile.first * args.cols;
@@ -124,15 +136,11 @@ NORMKIT_INLINE void tile_statistics(const LayerNormForward<T>& args, RowTile<T>&
   }
 }
 
-NORMKIT_INLINE void tile_statistics(const LayerNormForward<double>& args, RowTile<double>& tile) {
-  const double count = static_cast<double>(args.cols);
-  for (Index r = 0; r < tile.rows; ++r) {
-    BlockMoments stats;
-    run_moments<1>(args.x + (tile.first + r) * args.cols, {1, 0, args.cols}, 1, &stats, 0);
-    args.mean[tile.first + r] = stats.mean.hi;
-    args.rstd[tile.first + r] = reciprocal_deviation<double>(stats.m2, count, args.eps);
-    tile.set(r, args, stats.mean, stats.m2.hi / count);
-  }
+template <class T>
+NORMKIT_INLINE void tile_statistics(const LayerNormForward<T>& args, RowTile<T>& tile) {
+  if constexpr (!is_double<T>)
+    if (!args.where.at) return one_pass_tile_statistics(args, tile);
+  two_pass_tile_statistics(args, tile);
 }
 
 template <class T>

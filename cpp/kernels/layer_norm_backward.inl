@@ -5,9 +5,9 @@ namespace {
 
 // What the rounding of a row's mean to double lost; float data has nothing below a double.
 template <class T>
-NORMKIT_INLINE Sum refined_mean(const T* x, Index cols, double mean) {
+NORMKIT_INLINE Sum refined_mean(const T* x, Index cols, Where where, double mean) {
   if constexpr (!is_double<T>) return {mean, 0.0};
-  return refine_mean(mean, divide<T>(sum_runs(x, {1, 0, cols}), static_cast<double>(cols)));
+  return refine_mean(mean, two_pass_mean(x, {1, 0, cols}, where));
 }
 
 template <class T>
@@ -68,7 +68,8 @@ struct GradientTile {
   T* dx[gradient_rows];
   RowGradient<Real<T>> row[gradient_rows];
   Sum mean[gradient_rows];
-  double rstd[gradient_rows];
+  double rstd[gradient_rows], count[gradient_rows];
+  Where where[gradient_rows];
   int rows = 0;
 };
 
@@ -156,16 +157,16 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const Real<T>* w
     store_planes<T>(dbias + i, dbias_lo + i, db, n);
   });
   if constexpr (row_sums) {
-    const double count = static_cast<double>(cols);
     if constexpr (!is_double<T>) {
       // Two sums of each row, as many side by side as give a vector.
       constexpr int width = static_cast<int>(wide_lanes), vectors = (2 * rows + width - 1) / width;
-      Vec<double> sums[vectors][wide_lanes] = {}, means[vectors];
+      Vec<double> sums[vectors][wide_lanes] = {}, counts[vectors] = {}, means[vectors];
       each_constant<rows>([&](auto r) {
         sums[2 * r / width][2 * r % width] = g_sums[r].one_vector().hi;
         sums[2 * r / width][2 * r % width + 1] = gd_sums[r].one_vector().hi;
+        counts[2 * r / width][2 * r % width] = counts[2 * r / width][2 * r % width + 1] = tile.count[begin + r];
       });
-      each_constant<vectors>([&](auto k) { means[k] = lane_sums(sums[k]) / count; });
+      each_constant<vectors>([&](auto k) { means[k] = lane_sums(sums[k]) / counts[k]; });
       each_constant<rows>([&](auto r) {
         const int at = begin + r;
         set_means(tile.row[at], means[2 * r / width][2 * r % width],
@@ -174,6 +175,7 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const Real<T>* w
     } else {
       for (int r = 0; r < rows; ++r) {
         const Sum g = g_sums[r].total(), gd = gd_sums[r].total();
+        const double count = tile.count[begin + r];
         set_means(tile.row[begin + r], (g.hi + g.lo) / count, (gd.hi + gd.lo) * tile.rstd[begin + r] / count);
       }
     }
@@ -199,6 +201,28 @@ NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const R
   });
 }
 
+// The same where only some elements count in the statistics; with plain stores. The others' gradient is g·rstd.
+template <bool has_weight, class T>
+NORMKIT_INLINE void chosen_gradients_of_row(const GradientTile<T>& tile, int r, const Real<T>* weight, Index first,
+                                            Index cols) {
+  const RowGradient<Real<T>> row = tile.row[r];
+  const Where where = from(tile.where[r], 0, 0, first);
+  const T *dy = tile.dy[r] + first, *x = tile.x[r] + first;
+  T* dx = tile.dx[r] + first;
+  each_vector<T>(cols, [&](Index i, auto n) {
+    const Mask<T> chosen = chosen_lanes<T>(where, i, n);
+    const Vec<T> dy_i = load(dy + i, n),
+                 x_hat = fma(load(x + i, n) - broadcast(row.center), broadcast(row.rstd), broadcast(row.shift));
+    Vec<T> g = dy_i, centred = dy_i - broadcast(row.mean_g);
+    if constexpr (has_weight) {
+      const Vec<T> w = load(weight + first + i, n);
+      g = dy_i * w;
+      centred = fma(dy_i, w, broadcast(-row.mean_g));
+    }
+    store(dx + i, (chosen ? fma(x_hat, broadcast(-row.mean_gx), centred) : g) * broadcast(row.rstd), n);
+  });
+}
+
 template <bool has_weight, bool row_sums, bool stream, class T>
 NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const Real<T>* weight, Index first, Index cols, double* dweight,
                                double* dbias, Index ahead) {
@@ -211,7 +235,11 @@ NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const Real<T>* weight, Ind
   for (; r + short_gradient_rows <= tile.rows; r += short_gradient_rows)
     tile_sums<has_weight, row_sums, short_gradient_rows>(tile, r, weight, first, cols, dweight, dbias, ahead);
   for (; r < tile.rows; ++r) tile_sums<has_weight, row_sums, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
-  for (r = 0; r < tile.rows; ++r) gradients_of_row<has_weight, stream>(tile, r, weight, first, cols, ahead);
+  for (r = 0; r < tile.rows; ++r)
+    if (tile.where[r].at)
+      chosen_gradients_of_row<has_weight>(tile, r, weight, first, cols);
+    else
+      gradients_of_row<has_weight, stream>(tile, r, weight, first, cols, ahead);
 }
 
 // Passes on the rows [begin, end) whose rstd is in range, tile by tile; prepare(tile, r) completes the row that was
@@ -233,6 +261,8 @@ NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, In
       tile.dx[tile.rows] = args.dx + r * args.cols;
       tile.mean[tile.rows] = {args.mean[r], 0.0};
       tile.rstd[tile.rows] = args.rstd[r];
+      tile.where[tile.rows] = from(args.where, r, 0, 0);
+      tile.count[tile.rows] = static_cast<double>(count_chosen({1, 0, args.cols}, tile.where[tile.rows]));
       prepare(tile, r);
       ++tile.rows;
     }
@@ -256,7 +286,7 @@ template <class T>
 Index layer_norm_backward_rows(const LayerNormBackward<T>& args, Index begin, Index end, double* dweight,
                                double* dbias) {
   return each_tile<true>(args, begin, end, 0, args.cols, dweight, dbias, [&](GradientTile<T>& tile, Index r) {
-    const Sum mean = refined_mean(args.x + r * args.cols, args.cols, args.mean[r]);
+    const Sum mean = refined_mean(args.x + r * args.cols, args.cols, from(args.where, r, 0, 0), args.mean[r]);
     tile.mean[tile.rows] = mean;
     tile.row[tile.rows] = row_gradient<Real<T>>(mean, args.rstd[r], 0.0, 0.0);
   });

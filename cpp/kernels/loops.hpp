@@ -121,17 +121,18 @@ NORMKIT_INLINE void each_wide(Index count, F&& body) {
   if (first < count) each_in_group<wide_lanes, vectors>(first, count - first, body);
 }
 
-// Σx over one run, added to the lanes.
-template <class T>
-NORMKIT_INLINE void add_run(const T* x, Index count, WideLanes<T, sum_lanes>& sums) {
-  each_wide<sum_lanes>(count, [&](Index i, int k, auto n) { sums.part[k] = sums.part[k] + widen(x + i, n); });
+// Σx over the elements of one run that `which` takes, added to the lanes.
+template <class T, class Which>
+NORMKIT_INLINE void add_run(const T* x, Index count, Which which, WideLanes<T, sum_lanes>& sums) {
+  each_wide<sum_lanes>(count,
+                       [&](Index i, int k, auto n) { sums.part[k] = sums.part[k] + which(widen(x + i, n), i, n); });
 }
 
-// (x − mean)² over one run, added to the lanes.
-template <class T, int N>
-NORMKIT_INLINE void add_squares(const T* x, Index count, Wide<T> mean, WideLanes<T, N>& sums) {
+// (x − mean)² over these elements, added to the lanes.
+template <class T, int N, class Which>
+NORMKIT_INLINE void add_squares(const T* x, Index count, Which which, Wide<T> mean, WideLanes<T, N>& sums) {
   each_wide<N>(count, [&](Index i, int k, auto n) {
-    const Wide<T> d = keep(widen(x + i, n) - mean, n);
+    const Wide<T> d = which(keep(widen(x + i, n) - mean, n), i, n);
     sums.part[k] = multiply_add(d, d, sums.part[k]);
   });
 }

@@ -8,17 +8,33 @@ struct RowRange {
 };
 
 template <class T>
-NORMKIT_INLINE Sum sum_runs(const T* x, Runs runs) {
+NORMKIT_INLINE Sum sum_runs(const T* x, Runs runs, Where where) {
   WideLanes<T, sum_lanes> sums;
-  for (Index o = 0; o < runs.outer; ++o) add_run(x + o * runs.stride, runs.inner, sums);
+  each_chosen_run(runs, where, [&](Index run, auto which) { add_run(x + run, runs.inner, which, sums); });
   return sums.total();
 }
 
 template <class T>
-NORMKIT_INLINE Sum squares_about(const T* x, Runs runs, Sum mean) {
+NORMKIT_INLINE Sum squares_about(const T* x, Runs runs, Where where, Sum mean) {
   WideLanes<T, sum_lanes> squares;
-  for (Index o = 0; o < runs.outer; ++o) add_squares(x + o * runs.stride, runs.inner, broadcast_wide<T>(mean), squares);
+  each_chosen_run(runs, where, [&](Index run, auto which) {
+    add_squares(x + run, runs.inner, which, broadcast_wide<T>(mean), squares);
+  });
   return squares.total();
+}
+
+template <class T>
+NORMKIT_INLINE Sum two_pass_mean(const T* x, Runs runs, Where where) {
+  return divide<T>(sum_runs(x, runs, where), static_cast<double>(count_chosen(runs, where)));
+}
+
+// Two passes: for double data, whose squares are no cheaper than a second pass, and where not all elements count.
+template <class T>
+NORMKIT_INLINE BlockMoments two_pass_moments(const T* x, Runs runs, Where where) {
+  const double count = static_cast<double>(count_chosen(runs, where));
+  if (count == 0.0) return {{0.0, 0.0}, {0.0, 0.0}, 0.0};
+  const Sum mean = divide<T>(sum_runs(x, runs, where), count);
+  return {mean, squares_about(x, runs, where, mean), count};
 }
 
 // Σ(x − mean)² = Σx² − (Σx)²/n loses the digits that (Σx)²/n has more than the difference. `chain` additions in a row
@@ -38,12 +54,13 @@ NORMKIT_INLINE V centred_squares(V sum, V mean, V squares, Index chain, M& cance
 
 template <class T>
 NORMKIT_INLINE BlockMoments block_moments(const T* x, Runs runs, const Powers& powers) {
-  const double sum = powers.sums.total().hi, mean = sum / static_cast<double>(runs.outer * runs.inner);
+  const double count = static_cast<double>(runs.outer * runs.inner);
+  const double sum = powers.sums.total().hi, mean = sum / count;
   bool cancels;
   const double m2 =
       centred_squares(sum, mean, powers.squares.total().hi, runs.outer * runs.inner / pair_lanes, cancels);
-  if (!cancels) return {{mean, 0.0}, {m2, 0.0}};
-  return {{mean, 0.0}, squares_about(x, runs, {mean, 0.0})};
+  if (!cancels) return {{mean, 0.0}, {m2, 0.0}, count};
+  return {{mean, 0.0}, squares_about(x, runs, {}, {mean, 0.0}), count};
 }
 
 // Up to `most` channels; the lanes of one alone stay in registers from run to run.
@@ -54,21 +71,19 @@ NORMKIT_INLINE void run_moments(const T* x, Runs runs, Index channels, BlockMome
   for (Index c = 0; c < channels; ++c) out[c] = block_moments(x + c * runs.inner, runs, powers[c]);
 }
 
-template <Index most>
-NORMKIT_INLINE void run_moments(const double* x, Runs runs, Index channels, BlockMoments* out, Index) {
-  const double count = static_cast<double>(runs.outer * runs.inner);
-  for (Index c = 0; c < channels; ++c) {
-    const Sum mean = divide<double>(sum_runs(x + c * runs.inner, runs), count);
-    out[c] = {mean, squares_about(x + c * runs.inner, runs, mean)};
-  }
-}
-
 template <class T>
-void moments(const T* x, Runs runs, Index channels, BlockMoments* out, Index ahead) {
+NORMKIT_INLINE void one_pass_moments(const T* x, Runs runs, Index channels, BlockMoments* out, Index ahead) {
   if (channels == 1)
     run_moments<1>(x, runs, 1, out, ahead);
   else
     run_moments<most_channels>(x, runs, channels, out, ahead);
+}
+
+template <class T>
+void moments(const T* x, Runs runs, Index channels, Where where, BlockMoments* out, Index ahead) {
+  if constexpr (!is_double<T>)
+    if (!where.at) return one_pass_moments(x, runs, channels, out, ahead);
+  for (Index c = 0; c < channels; ++c) out[c] = two_pass_moments(x + c * runs.inner, runs, from(where, 0, c, 0));
 }
 
 // The columns of a block in strips of `width` whose sums stay in registers over some rows. body(rows, first column,
@@ -125,6 +140,19 @@ NORMKIT_INLINE void each_wide_column(const T* x, Block block, RowRange rows, Ind
   }
 }
 
+// body(v, the lanes that count, k, n) for the rows of a block in which elements count.
+template <class T, class F>
+NORMKIT_INLINE void each_chosen_column(const T* x, Block block, Where where, RowRange rows, Index first, Index cols,
+                                       F&& body) {
+  for (Index r = rows.begin; r < rows.end; ++r) {
+    const T* row = x + r * block.stride + first;
+    const Where chosen = from(where, r, 0, first);
+    if (where.inner == 0 && *chosen.at == 0) continue;
+    each_in_group<wide_lanes, sum_wides>(
+        0, cols, [&](Index i, int k, auto n) { body(widen(row + i, n), chosen_lanes<double>(chosen, i, n), k, n); });
+  }
+}
+
 template <class T>
 NORMKIT_INLINE void clear(double* hi, double* lo, Index cols) {
   each_vector<double>(cols, [&](Index i, auto n) { store_planes<T>(hi + i, lo + i, Wide<T>{}, n); });
@@ -175,6 +203,38 @@ NORMKIT_INLINE void column_statistics(const T* x, Block block, ColumnMoments out
   });
 }
 
+// Where not all elements count: numbers and sums, then the squares about the means.
+template <class T>
+NORMKIT_INLINE void chosen_column_statistics(const T* x, Block block, Where where, ColumnMoments out) {
+  clear<float>(out.count, nullptr, block.cols);
+  clear<T>(out.mean, out.mean_lo, block.cols);
+  clear<T>(out.m2, out.m2_lo, block.cols);
+  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols, Index) {
+    WideStrip<float> counts(out.count + first, nullptr, cols);
+    WideStrip<T> sums(out.mean + first, out.mean_lo + first, cols);
+    each_chosen_column(x, block, where, rows, first, cols, [&](Wide<T> v, Mask<double> mask, int k, auto) {
+      counts.part[k].hi = counts.part[k].hi + keep(broadcast(1.0), mask);
+      sums.part[k] = sums.part[k] + keep(v, mask);
+    });
+    counts.store_to(out.count + first, nullptr, cols);
+    sums.store_to(out.mean + first, out.mean_lo + first, cols);
+  });
+  each_vector<double>(block.cols, [&](Index i, auto n) {
+    const Vec<double> count = load(out.count + i, n);
+    const Wide<T> sum = load_planes<T>(out.mean + i, out.mean_lo + i, n);
+    store_planes<T>(out.mean + i, out.mean_lo + i, divide(sum, at_least_one(count)), n);
+  });
+  each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols, Index) {
+    const WideStrip<T> mean(out.mean + first, out.mean_lo + first, cols);
+    WideStrip<T> squares(out.m2 + first, out.m2_lo + first, cols);
+    each_chosen_column(x, block, where, rows, first, cols, [&](Wide<T> v, Mask<double> mask, int k, auto) {
+      const Wide<T> d = keep(v - mean.part[k], mask);
+      squares.part[k] = multiply_add(d, d, squares.part[k]);
+    });
+    squares.store_to(out.m2 + first, out.m2_lo + first, cols);
+  });
+}
+
 NORMKIT_INLINE void column_statistics(const double* x, Block block, ColumnMoments out) {
   clear<double>(out.mean, out.mean_lo, block.cols);
   each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols, Index ahead) {
@@ -185,36 +245,44 @@ NORMKIT_INLINE void column_statistics(const double* x, Block block, ColumnMoment
   });
   each_vector<double>(block.cols, [&](Index i, auto n) {
     const Wide<double> sum = load_planes<double>(out.mean + i, out.mean_lo + i, n);
-    store_planes<double>(out.mean + i, out.mean_lo + i, divide(sum, static_cast<double>(block.rows)), n);
+    store_planes<double>(out.mean + i, out.mean_lo + i, divide(sum, broadcast(static_cast<double>(block.rows))), n);
   });
   column_squares(x, block, out);
 }
 
 template <class T>
-void column_moments(const T* x, Block block, ColumnMoments out) {
-  column_statistics(x, block, out);
+void column_moments(const T* x, Block block, Where where, ColumnMoments out) {
+  if (where.at)
+    chosen_column_statistics(x, block, where, out);
+  else
+    column_statistics(x, block, out);
 }
 
 // delta·n/total, n being whole. For float data the factor's own rounding does not show.
-NORMKIT_INLINE Wide<float> times_share(Wide<float> delta, double n, double total) {
-  return {delta.hi * broadcast(n / total)};
+NORMKIT_INLINE Wide<float> times_share(Wide<float> delta, Vec<double> n, Vec<double> total) {
+  return {delta.hi * (n / total)};
 }
-NORMKIT_INLINE Wide<double> times_share(Wide<double> delta, double n, double total) {
-  return divide(delta * broadcast_wide<double>({n, 0.0}), total);
+NORMKIT_INLINE Wide<double> times_share(Wide<double> delta, Vec<double> n, Vec<double> total) {
+  return divide(delta * whole<double>(n), total);
 }
 
 // Chan, Golub & LeVeque (1983): the moments of `more` further rows join those of `count`.
 template <class T>
-void merge_columns(ColumnMoments moments, double count, ColumnMoments others, double more, Index cols) {
+void merge_columns(ColumnMoments moments, double rows, ColumnMoments others, double more_rows, Index cols) {
   each_vector<double>(cols, [&](Index i, auto n) {
+    Vec<double> count = broadcast(rows), more = broadcast(more_rows);
+    if (moments.count) {
+      count = load(moments.count + i, n);
+      more = load(others.count + i, n);
+      store(moments.count + i, count + more, n);
+    }
     const Wide<T> mean = load_planes<T>(moments.mean + i, moments.mean_lo + i, n),
                   m2 = load_planes<T>(moments.m2 + i, moments.m2_lo + i, n),
                   delta = load_planes<T>(others.mean + i, others.mean_lo + i, n) - mean,
-                  step = times_share(delta, more, count + more);
+                  step = times_share(delta, more, at_least_one(count + more));
     store_planes<T>(moments.mean + i, moments.mean_lo + i, mean + step, n);
     const Wide<T> within = m2 + load_planes<T>(others.m2 + i, others.m2_lo + i, n);
-    store_planes<T>(moments.m2 + i, moments.m2_lo + i,
-                    multiply_add(delta * step, broadcast_wide<T>({count, 0.0}), within), n);
+    store_planes<T>(moments.m2 + i, moments.m2_lo + i, multiply_add(delta * step, whole<T>(count), within), n);
   });
 }
 

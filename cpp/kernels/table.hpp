@@ -43,14 +43,23 @@ inline constexpr Index most_channels = 32;  // that a kernel takes at once
 // (bytes), are put together first, as far as there is room.
 inline constexpr Index long_run = 1024, most_staged = 16384;
 
+// Which elements count in the statistics: bytes, 0 for those that do not; null where all do. They are `outer`,
+// `channel` and `inner` apart where the elements are Runs::stride, Runs::inner and 1 apart, or in a block or an array
+// of rows a row, nothing and a column. inner is 0 or 1.
+struct Where {
+  const std::uint8_t* at = nullptr;
+  Index outer = 0, channel = 0, inner = 0;
+};
+
 // Unevaluated sum hi + lo. For float data lo is 0: a double holds all that is needed.
 struct Sum {
   double hi, lo;
 };
 
-// Mean and Σ(x − mean)² of a block of elements.
+// Mean and Σ(x − mean)² of a block of elements, `count` of which count; of none they are 0.
 struct BlockMoments {
   Sum mean, m2;
+  double count;
 };
 
 // Σ dy·weight and Σ dy·weight·(x − mean) of a block of elements.
@@ -80,9 +89,10 @@ struct GradientAffineColumns {
   const T *center, *scale, *dy_center, *dy_scale;
 };
 
-// One value per column, in planes of length cols; the low planes are neither read nor written for float data.
+// One value per column, in planes of length cols; the low planes are neither read nor written for float data. count:
+// null where all rows count.
 struct ColumnMoments {
-  double *mean, *mean_lo, *m2, *m2_lo;
+  double *mean, *mean_lo, *m2, *m2_lo, *count;
 };
 struct ColumnMean {
   const double *mean, *mean_lo;
@@ -117,6 +127,7 @@ struct LayerNormForward {
   Index cols;
   double eps;
   Reach reach;
+  Where where;
 };
 
 // dy, x, dx: (rows, cols); weight: (cols) or null; mean, rstd: (rows).
@@ -128,6 +139,7 @@ struct LayerNormBackward {
   const double *mean, *rstd;
   Index cols;
   Reach reach;
+  Where where;
 };
 
 // One row's part in its gradient: x̂ = (x − center)·rstd + shift, dx = ((g − mean_g) − x̂·mean_gx)·rstd.
@@ -144,13 +156,14 @@ template <class T>
 struct Kernels {
   // ahead, here and below: where memory lies that the same thread reads next, in elements from here; 0: unknown.
   // channels, here and below: out, the mean and the coefficients have one value for each.
-  void (*moments)(const T* x, Runs runs, Index channels, BlockMoments* out, Index ahead);
-  void (*column_moments)(const T* x, Block block, ColumnMoments out);
-  // The moments of `more` further rows join those of `count` rows.
+  void (*moments)(const T* x, Runs runs, Index channels, Where where, BlockMoments* out, Index ahead);
+  void (*column_moments)(const T* x, Block block, Where where, ColumnMoments out);
+  // The moments of `more` further rows join those of `count` rows; where not all rows count, each column has its own
+  // numbers of them.
   void (*merge_columns)(ColumnMoments moments, double count, ColumnMoments others, double more, Index cols);
 
-  // Mean, rstd and y of the rows [begin, end). A row whose statistics leave the range of T is left alone
-  // and its rstd set to `out_of_range`; returns how many those are.
+  // Mean, rstd and y of the rows [begin, end). A row whose statistics leave the range of T, or that has none, is left
+  // alone and its rstd set to `out_of_range`; returns how many those are.
   Index (*layer_norm_rows)(const LayerNormForward<T>& args, Index begin, Index end);
   // y = ((x − center)·scale + shift)·weight + bias over n elements
   void (*normalize)(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index n, Affine<Real<T>> affine,
@@ -173,10 +186,11 @@ struct Kernels {
                         GradientSums* out, Index ahead);
   void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, ColumnGradientSums out);
   void (*add_columns)(ColumnGradientSums sums, ColumnGradientSums others, Index cols);
+  // Elements that do not count did not move the mean and the variance: their dx is dy·dy_scale.
   void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, Index channels,
-                          GradientAffineColumns<Real<T>> affine, Stores stores);
+                          GradientAffineColumns<Real<T>> affine, Where where, Stores stores);
   void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<Real<T>> affine,
-                                 Reach reach);
+                                 Where where, Reach reach);
 };
 
 // Channels of float data, whose statistics and coefficients are found side by side: arrays of one value each.

@@ -134,15 +134,25 @@ NORMKIT_INLINE double reciprocal_deviation(Sum m2, double count, double eps) {
   return residual - residual == 0.0 ? r + 0.5 * r * residual : r;
 }
 
-NORMKIT_INLINE Wide<float> divide(Wide<float> a, double n) {
+NORMKIT_INLINE Wide<float> divide(Wide<float> a, Vec<double> n) {
   Vec<double> rest;
-  return {quotient<float>(a.hi, Vec<double>{}, broadcast(n), rest)};
+  return {quotient<float>(a.hi, Vec<double>{}, n, rest)};
 }
-NORMKIT_INLINE Wide<double> divide(Wide<double> a, double n) {
+NORMKIT_INLINE Wide<double> divide(Wide<double> a, Vec<double> n) {
   Wide<double> result;
-  result.hi = quotient<double>(a.hi, a.lo, broadcast(n), result.lo);
+  result.hi = quotient<double>(a.hi, a.lo, n, result.lo);
   return result;
 }
+
+// Numbers of elements: as wide values, and as divisors.
+template <class T>
+NORMKIT_INLINE Wide<T> whole(Vec<double> count) {
+  if constexpr (!is_double<T>)
+    return {count};
+  else
+    return {count, Vec<double>{}};
+}
+NORMKIT_INLINE Vec<double> at_least_one(Vec<double> count) { return count > 1.0 ? count : broadcast(1.0); }
 
 // Planes of doubles in memory, one value per column: hi, and lo where T is double (not touched otherwise).
 template <class T, class N>

@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/coefficients.hpp"
 #include "norm/machine.hpp"
+#include "norm/scratch.hpp"
+#include "norm/threads.hpp"
 
 namespace normkit {
 namespace {
@@ -21,6 +24,22 @@ Arguments with_stores(Arguments args, Index arrays, bool twice, int threads) {
   const Index bytes = args.shape.size() * static_cast<Index>(sizeof(*args.x));
   args.reach = std::min(args.reach, reach_of((arrays + 1) * bytes, twice ? arrays * bytes : 0, threads));
   return args;
+}
+
+// How many elements of each channel count.
+void count_channels(const ChannelShape& shape, Where where, double* samples, int threads) {
+  const Runs runs{shape.outer, shape.channels * shape.inner, shape.inner};
+  if (where.channel == 0) {
+    std::fill(samples, samples + shape.channels, static_cast<double>(count_chosen(runs, where)));
+    return;
+  }
+  parallel(threads, [&](const Team& team) {
+    const Share mine = team.share(shape.channels);
+    std::fill(samples + mine.begin, samples + mine.end, 0.0);
+    for (Index o = 0; o < shape.outer; ++o)
+      for (Index c = mine.begin; c < mine.end; ++c)
+        samples[c] += static_cast<double>(count_chosen({1, 0, shape.inner}, from(where, o, c, 0)));
+  });
 }
 
 }  // namespace
@@ -50,7 +69,13 @@ void batch_norm_inference(const BatchNormForward<T>& args, int threads) {
 }
 
 template <class T>
-void batch_norm_backward(const BatchNormBackward<T>& args, bool training, int threads) {
+void batch_norm_backward(const BatchNormBackward<T>& given, bool training, int threads) {
+  BatchNormBackward<T> args = given;
+  const Scratch<double> samples(args.shape.channels);
+  if (args.where.at && training) {
+    count_channels(args.shape, args.where, samples.data(), threads);
+    args.samples = samples.data();
+  }
   if (args.shape.size() == 0) {
     std::fill(args.dweight, args.dweight + args.shape.channels, Real<T>(0));
     std::fill(args.dbias, args.dbias + args.shape.channels, Real<T>(0));

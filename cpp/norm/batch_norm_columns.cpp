@@ -21,11 +21,13 @@ namespace {
 template <class T>
 class Matrix {
  public:
-  explicit Matrix(const ChannelShape& shape) : shape_(shape), width_(shape.channels * shape.inner) {
+  // Rows that a mask takes or leaves stay apart.
+  Matrix(const ChannelShape& shape, bool where_rows_count) : shape_(shape), width_(shape.channels * shape.inner) {
     // Rows side by side until vectors are full, and end where rows end.
     constexpr Index full = 64, line = 16, widest = 4096;
     const Index step = line / std::gcd(width_, line), wanted = (full / width_ + step) / step * step;
-    if ((width_ < full || step > 1) && wanted * width_ <= widest && shape.outer >= 2 * wanted) fold_ = wanted;
+    const bool folds = (width_ < full || step > 1) && wanted * width_ <= widest && shape.outer >= 2 * wanted;
+    if (folds && !where_rows_count) fold_ = wanted;
     cols_ = fold_ * width_;
     rows_ = shape.outer / fold_;
     rest_ = shape.outer % fold_;
@@ -142,14 +144,53 @@ class Planes {
   Scratch<double> values_;
 };
 
+// Which elements of the matrix count: whole rows, or a byte for each element. A mask of another form, which some axes
+// share beside short inner axes, is written out.
+template <class T>
+class MatrixMask {
+ public:
+  MatrixMask(const Matrix<T>& matrix, Where where)
+      : cols_(matrix.cols()), where_(where), written_(is_other(matrix.shape(), where) ? matrix.shape().size() : 0) {
+    const auto& [outer, channels, inner] = matrix.shape();
+    if (!where.at || is_whole_rows(where)) return;
+    where_ = {where.at, cols_, 0, 1};
+    if (!is_other(matrix.shape(), where)) return;
+    std::uint8_t* to = written_.data();
+    where_.at = to;
+    for (Index o = 0; o < outer; ++o)
+      for (Index c = 0; c < channels; ++c)
+        for (Index i = 0; i < inner; ++i) *to++ = *from(where, o, c, i).at;
+  }
+  static bool is_whole_rows(Where where) { return where.at && where.channel == 0 && where.inner == 0; }
+
+  // From an element of the matrix on; of whole rows, from its row on.
+  Where at(Index offset) const { return from(where_, offset / cols_, 0, offset % cols_); }
+  explicit operator bool() const { return where_.at != nullptr; }
+
+ private:
+  static bool is_other(const ChannelShape& shape, Where where) {
+    const auto& [outer, channels, inner] = shape;
+    const bool dense = (outer == 1 || where.outer == channels * inner) && (channels == 1 || where.channel == inner) &&
+                       (inner == 1 || where.inner == 1);
+    return where.at && !is_whole_rows(where) && !dense;
+  }
+  Index cols_;
+  Where where_;
+  Scratch<std::uint8_t> written_;
+};
+
 template <class T>
 class MatrixMoments {
  public:
-  MatrixMoments(const Matrix<T>& matrix, bool needed) : matrix_(matrix), planes_(matrix, needed) {}
+  MatrixMoments(const Matrix<T>& matrix, const MatrixMask<T>& mask, bool needed)
+      : matrix_(matrix),
+        mask_(mask),
+        planes_(matrix, needed),
+        counts_(mask && needed ? (matrix.chunks() + 1) * matrix.cols() : 0) {}
 
   void compute(const T* x, Index chunk, Share columns) const {
     each_piece(matrix_, chunk, columns, [&](const Piece& piece, Index set) {
-      kernels<T>().column_moments(x + piece.offset, piece.block, at(set, columns.begin));
+      kernels<T>().column_moments(x + piece.offset, piece.block, mask_.at(piece.offset), at(set, columns.begin));
     });
   }
 
@@ -166,36 +207,34 @@ class MatrixMoments {
     });
   }
   Moments<T> moments(Index channel) const {
-    return merge<T>(matrix_.shape().per_channel(), [&](auto&& block) {
+    return merge<T>([&](auto&& block) {
       matrix_.each_column(channel, [&](Index fold, Index col) {
-        block(matrix_.all_rows() + (fold < matrix_.rest() ? 1 : 0),
-              BlockMoments{planes_.value(0, 0, col), planes_.value(0, 1, col)});
+        const Index rows = matrix_.all_rows() + (fold < matrix_.rest() ? 1 : 0);
+        block(BlockMoments{planes_.value(0, 0, col), planes_.value(0, 1, col),
+                           mask_ ? counts_[col] : static_cast<double>(rows)});
       });
     });
   }
-  void store(Share channels, double* mean, double* var) const {
-    const double count = static_cast<double>(matrix_.shape().per_channel());
-    if (matrix_.columns_are_channels()) {
-      const double *means = planes_.hi(0, 0, 0), *squares = planes_.hi(0, 1, 0);
-      for (Index c = channels.begin; c < channels.end; ++c) {
-        mean[c] = means[c];
-        var[c] = squares[c] / count;
-      }
-    } else {
-      for (Index c = channels.begin; c < channels.end; ++c) {
-        const Moments<T> merged = moments(c);
-        mean[c] = merged.mean.hi;
-        var[c] = static_cast<double>(merged.var);
-      }
+  // Of float data, where columns are channels.
+  void store(Share channels, const BatchNormForward<T>& args) const {
+    const double *means = planes_.hi(0, 0, 0), *squares = planes_.hi(0, 1, 0);
+    for (Index c = channels.begin; c < channels.end; ++c) {
+      const double count = mask_ ? counts_[c] : samples_of(matrix_.shape());
+      args.mean[c] = means[c];
+      args.var[c] = squares[c] / std::max(count, 1.0);
+      if (mask_) args.samples[c] = count;
     }
   }
 
  private:
   ColumnMoments at(Index chunk, Index col) const {
-    return {planes_.hi(chunk, 0, col), planes_.lo(chunk, 0, col), planes_.hi(chunk, 1, col), planes_.lo(chunk, 1, col)};
+    return {planes_.hi(chunk, 0, col), planes_.lo(chunk, 0, col), planes_.hi(chunk, 1, col), planes_.lo(chunk, 1, col),
+            mask_ ? counts_.data() + chunk * matrix_.cols() + col : nullptr};
   }
   const Matrix<T>& matrix_;
+  const MatrixMask<T>& mask_;
   Planes<T> planes_;
+  Scratch<double> counts_;
 };
 
 // Σ dy and Σ dy·(x − mean) of every channel.
@@ -358,8 +397,9 @@ class Coefficients {
 template <class T>
 void forward_by_columns(const BatchNormForward<T>& args, bool training, int threads) {
   const Kernels<T>& kernel = kernels<T>();
-  const Matrix<T> matrix(args.shape);
-  const MatrixMoments<T> moments(matrix, training);
+  const Matrix<T> matrix(args.shape, MatrixMask<T>::is_whole_rows(args.where));
+  const MatrixMask<T> mask(matrix, args.where);
+  const MatrixMoments<T> moments(matrix, mask, training);
   Coefficients<T> coefficients(matrix);
   const auto statistics = [&](Index chunk, Share columns) {
     if (training) moments.compute(args.x, chunk, columns);
@@ -373,20 +413,21 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
     if (training) moments.join(channels);
     if constexpr (!is_double<T>)
       if (matrix.columns_are_channels()) {
-        if (training) moments.store(channels, args.mean, args.var);
+        if (training) moments.store(channels, args);
         const bool fit = coefficients.set(channels, [&](float* center, float* scale, float* shift, float*) {
           return active_kernels().channels.affines(
               {args.mean, args.var, args.weight, args.bias, args.eps, args.rstd, center, scale, shift}, channels.begin,
               channels.end);
         });
-        if (fit) return;
+        if (fit && !mask) return;
         for (Index channel = channels.begin; channel < channels.end; ++channel)
           if (!channel_fits(args, channel)) careful(channel);
         return;
       }
     for (Index channel = channels.begin; channel < channels.end; ++channel) {
-      const Moments<T> found =
-          training ? moments.moments(channel) : Moments<T>{{args.mean[channel], 0.0}, args.var[channel]};
+      const Moments<T> found = training
+                                   ? moments.moments(channel)
+                                   : Moments<T>{{args.mean[channel], 0.0}, args.var[channel], samples_of(args.shape)};
       if (channel_fits(args, channel, found))
         coefficients.set(channel, channel_affine(args, channel, found));
       else
@@ -407,10 +448,12 @@ template <class T>
 void backward_by_columns(const BatchNormBackward<T>& args, bool training, int threads) {
   constexpr bool refines = is_double<T>;
   const Kernels<T>& kernel = kernels<T>();
-  const Matrix<T> matrix(args.shape);
-  const MatrixMoments<T> moments(matrix, refines && training);
+  const Matrix<T> matrix(args.shape, MatrixMask<T>::is_whole_rows(args.where));
+  const MatrixMask<T> mask(matrix, args.where);
+  const MatrixMoments<T> moments(matrix, mask, refines && training);
   const MatrixGradientSums<T> sums(matrix);
   Coefficients<T> coefficients(matrix);
+  const bool at_once = !is_double<T> && matrix.columns_are_channels() && !mask;
   const auto refine = [&](Share channels) {
     moments.join(channels);
     for (Index channel = channels.begin; channel < channels.end; ++channel)
@@ -422,18 +465,18 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
       coefficients.leave_out(channel);
     } else if (!training) {
       coefficients.set(channel, Affine<Real<T>>{0, gradient.dy_scale, 0});
-    } else if (!matrix.columns_are_channels() || is_double<T>) {
+    } else if (!at_once) {
       coefficients.set(channel, gradient);
     }
   };
   const auto finish = [&](Share channels) {
     sums.join(channels);
     if constexpr (!is_double<T>)
-      if (matrix.columns_are_channels()) {
+      if (at_once) {
         const auto fill = [&](float* center, float* scale, float* dy_center, float* dy_scale) {
           return active_kernels().channels.gradients(
-              {args.mean, args.rstd, sums.g(), sums.gd(), args.weight, static_cast<double>(args.shape.per_channel()),
-               args.dweight, args.dbias, center, scale, dy_center, dy_scale},
+              {args.mean, args.rstd, sums.g(), sums.gd(), args.weight, samples_of(args.shape), args.dweight, args.dbias,
+               center, scale, dy_center, dy_scale},
               channels.begin, channels.end);
         };
         const bool fit = coefficients.set(channels, fill);
@@ -444,16 +487,19 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
     for (Index channel = channels.begin; channel < channels.end; ++channel)
       set(channel, channel_gradient(args, channel, sums.mean(channel), sums.sums(channel)));
   };
+  // Rows that a mask takes or leaves begin where they begin: streaming stores would shift them.
+  const Reach reach_of_all = mask ? std::min(args.reach, Reach::far) : args.reach;
   const auto apply = [&](Share rows) {
-    coefficients.each_block(
-        args.dx, args.reach, rows, [&](Index offset, const Block& block, Index first_col, Reach reach) {
-          const T* dy = args.dy + offset;
-          T* dx = args.dx + offset;
-          if (training)
-            kernel.column_gradient_affine(dy, args.x + offset, dx, block, coefficients.gradient(first_col), reach);
-          else
-            kernel.column_affine(dy, dx, block, coefficients.affine(first_col), reach);
-        });
+    coefficients.each_block(args.dx, reach_of_all, rows,
+                            [&](Index offset, const Block& block, Index first_col, Reach reach) {
+                              const T* dy = args.dy + offset;
+                              T* dx = args.dx + offset;
+                              if (training)
+                                kernel.column_gradient_affine(dy, args.x + offset, dx, block,
+                                                              coefficients.gradient(first_col), mask.at(offset), reach);
+                              else
+                                kernel.column_affine(dy, dx, block, coefficients.affine(first_col), reach);
+                            });
   };
   sums.set_means(args.mean);
   parallel(threads, [&](const Team& team) {

@@ -26,7 +26,11 @@ class Pieces {
   // Where the piece of a channel starts, and its runs from there.
   Index offset(Index channel, Index piece) const {
     const Index run = per_run_ > 1 ? piece / per_run_ : piece * runs_each_;
-    return (run * shape_.channels + channel) * shape_.inner + (per_run_ > 1 ? piece % per_run_ * limit : 0);
+    return (run * shape_.channels + channel) * shape_.inner + within(piece);
+  }
+  Where where(Where whole, Index channel, Index piece) const {
+    const Index run = per_run_ > 1 ? piece / per_run_ : piece * runs_each_;
+    return from(whole, run, channel, within(piece));
   }
   Runs runs(Index piece) const {
     if (per_run_ > 1) return {1, 0, std::min(limit, shape_.inner - piece % per_run_ * limit)};
@@ -53,6 +57,7 @@ class Pieces {
   }
 
  private:
+  Index within(Index piece) const { return per_run_ > 1 ? piece % per_run_ * limit : 0; }
   static constexpr Index limit = piece_elements<T>;
   ChannelShape shape_;
   Index per_run_, runs_each_, count_;
@@ -102,11 +107,8 @@ class Coefficients {
 // parts: one for each piece and channel, the channels of a piece side by side.
 template <class T>
 Moments<T> merge_pieces(const Pieces<T>& pieces, const ChannelShape& shape, const BlockMoments* parts, Index channel) {
-  return merge<T>(shape.per_channel(), [&](auto&& visit) {
-    for (Index piece = 0; piece < pieces.count(); ++piece) {
-      const Runs runs = pieces.runs(piece);
-      visit(runs.outer * runs.inner, parts[piece * shape.channels + channel]);
-    }
+  return merge<T>([&](auto&& visit) {
+    for (Index piece = 0; piece < pieces.count(); ++piece) visit(parts[piece * shape.channels + channel]);
   });
 }
 
@@ -122,7 +124,8 @@ void forward_by_runs(const BatchNormForward<T>& args, int threads) {
   const Coefficients<Real<T>> coefficients(channels);
   const auto statistics = [&](Share some, Index piece, Next next) {
     kernel.moments(args.x + pieces.offset(some.begin, piece), pieces.runs(piece), some.end - some.begin,
-                   parts.data() + piece * channels + some.begin, pieces.ahead(some, piece, next));
+                   pieces.where(args.where, some.begin, piece), parts.data() + piece * channels + some.begin,
+                   pieces.ahead(some, piece, next));
   };
   const auto finish = [&](Index channel) {
     const Moments<T> moments = merge_pieces(pieces, args.shape, parts.data(), channel);
@@ -158,7 +161,7 @@ void inference_by_planes(const BatchNormForward<T>& args, int threads) {
   const Coefficients<Real<T>> coefficients(channels);
   const Reach reach = pieces.reach(args.reach, 1);  // putting short planes together first took up to 1.7 times as long
   const auto prepare = [&](Index channel) {
-    const Moments<T> moments{{args.mean[channel], 0.0}, args.var[channel]};
+    const Moments<T> moments{{args.mean[channel], 0.0}, args.var[channel], samples_of(args.shape)};
     if (channel_fits(args, channel, moments)) {
       coefficients.set(channel, channel_affine(args, channel, moments));
     } else {
@@ -196,7 +199,7 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
   const Coefficients<Real<T>> coefficients(channels);
   const auto statistics = [&](Share some, Index piece, Next) {
     kernel.moments(args.x + pieces.offset(some.begin, piece), pieces.runs(piece), some.end - some.begin,
-                   moments.data() + piece * channels + some.begin, 0);
+                   pieces.where(args.where, some.begin, piece), moments.data() + piece * channels + some.begin, 0);
   };
   const auto refine = [&](Index channel) {
     means[channel] = refine_mean(args.mean[channel], merge_pieces(pieces, args.shape, moments.data(), channel).mean);
@@ -229,7 +232,7 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
       const Index first = pieces.offset(channel, piece);
       if (training)
         kernel.gradient_affine(args.dy + first, args.x + first, args.dx + first, runs, count,
-                               coefficients.gradient(channel), stores);
+                               coefficients.gradient(channel), pieces.where(args.where, channel, piece), stores);
       else
         kernel.affine(args.dy + first, args.dx + first, runs, count, coefficients.affine(channel), stores);
     });

@@ -1,5 +1,6 @@
 // Rows and channels whose statistics leave the range of T (|x| near 1e18 and beyond for float, or variances that
-// vanish beside a vanishing eps): the same formulas, element by element, in a wider type. Slow and rare.
+// vanish beside a vanishing eps), or in which no element counts: the same formulas, element by element, in a wider
+// type. Slow and rare.
 #pragma once
 
 #include <algorithm>
@@ -8,10 +9,21 @@
 
 namespace normkit {
 
+inline bool is_chosen(Where where, Index outer, Index inner) {
+  return !where.at || *from(where, outer, 0, inner).at != 0;
+}
+
+// body(i, whether the element counts in the statistics)
 template <class F>
-void each_element(Runs runs, F&& body) {
+void each_element(Runs runs, Where where, F&& body) {
   for (Index o = 0; o < runs.outer; ++o)
-    for (Index i = 0; i < runs.inner; ++i) body(o * runs.stride + i);
+    for (Index i = 0; i < runs.inner; ++i) body(o * runs.stride + i, is_chosen(where, o, i));
+}
+template <class F>
+void each_chosen_element(Runs runs, Where where, F&& body) {
+  each_element(runs, where, [&](Index i, bool counts) {
+    if (counts) body(i);
+  });
 }
 
 // Statistics of x·2^−exponent, which keeps squares of double data in range; a double holds the squares of any float.
@@ -30,25 +42,27 @@ struct CarefulMoments {
 };
 
 template <class T>
-int careful_exponent(const T* x, Runs runs, double eps) {
+int careful_exponent(const T* x, Runs runs, Where where, double eps) {
   if constexpr (!is_double<T>) return 0;
   double largest = 0.0;
-  each_element(runs, [&](Index i) { largest = std::max(largest, std::fabs(to_double(x[i]))); });
+  each_chosen_element(runs, where, [&](Index i) { largest = std::max(largest, std::fabs(to_double(x[i]))); });
   if (!std::isfinite(largest) || largest == 0.0) return 0;
   const int exponent = std::ilogb(largest);
   return std::isfinite(std::scalbn(eps, -2 * exponent)) ? exponent : 0;  // else eps is all that counts
 }
 
 template <class T>
-CarefulMoments<T> careful_moments(const T* x, Runs runs, double eps) {
+CarefulMoments<T> careful_moments(const T* x, Runs runs, Where where, double eps) {
   using W = Wider<T>;
-  const int exponent = careful_exponent(x, runs, eps);
+  const W count = static_cast<double>(count_chosen(runs, where));
+  // Nothing is known of what no element tells: x̂ is 0 everywhere.
+  if (static_cast<double>(count) == 0.0) return {0.0, 0.0, 0.0, 0};
+  const int exponent = careful_exponent(x, runs, where, eps);
   const auto value = [&](Index i) { return W(std::scalbn(to_double(x[i]), -exponent)); };
-  const W count = static_cast<double>(runs.outer * runs.inner);
   W sum = 0.0, squares = 0.0;
-  each_element(runs, [&](Index i) { sum += value(i); });
+  each_chosen_element(runs, where, [&](Index i) { sum += value(i); });
   const W mean = sum / count;
-  each_element(runs, [&](Index i) { squares += (value(i) - mean) * (value(i) - mean); });
+  each_chosen_element(runs, where, [&](Index i) { squares += (value(i) - mean) * (value(i) - mean); });
   const W var = squares / count;
   // Equal values: eps is all that there is, and must not vanish by the scaling.
   if (static_cast<double>(var) == 0.0) return {scaled(mean, exponent), var, reciprocal_root(W(eps)), 0};
@@ -68,32 +82,34 @@ template <class T, class Weight, class Bias>
 void careful_normalize(const T* x, T* y, Runs runs, const CarefulMoments<T>& moments, Weight&& weight, Bias&& bias) {
   using W = Wider<T>;
   if (y == nullptr) return;
-  each_element(runs, [&](Index i) {
+  each_element(runs, {}, [&](Index i, bool) {
     y[i] = rounded<T>(moments.x_hat(x[i]) * W(static_cast<double>(weight(i))) + W(static_cast<double>(bias(i))));
   });
 }
 
-// What dx = rstd·(g − mean(g) − x̂·mean(g·x̂)) of a row or channel needs, besides its element.
+// What dx = rstd·(g − mean(g) − x̂·mean(g·x̂)) of a row or channel needs, besides its element. One that does not count
+// in the statistics has dx = rstd·g.
 template <class T>
 struct CarefulGradient {
   CarefulMoments<T> moments;
   double rstd;
   Wider<T> mean_g, mean_gx;
 
-  T dx(Wider<T> g, Wider<T> x_hat) const { return rounded<T>(Wider<T>(rstd) * (g - mean_g - x_hat * mean_gx)); }
+  Wider<T> centred(Wider<T> g, Wider<T> x_hat, bool counts) const { return counts ? g - mean_g - x_hat * mean_gx : g; }
 };
 
 // mean and rstd are what the forward pass rounded to double.
 template <class T, class Weight>
-CarefulGradient<T> careful_gradient(const T* dy, const T* x, Runs runs, double mean, double rstd, Weight&& weight) {
+CarefulGradient<T> careful_gradient(const T* dy, const T* x, Runs runs, Where where, double mean, double rstd,
+                                    Weight&& weight) {
   using W = Wider<T>;
-  CarefulMoments<T> moments = careful_moments(x, runs, 0.0);
+  CarefulMoments<T> moments = careful_moments(x, runs, where, 0.0);
   const Sum exact = sum_of(scaled(moments.mean, moments.exponent));
   if (!is_rounding((exact.hi - mean) + exact.lo, mean)) moments.mean = W(std::scalbn(mean, -moments.exponent));
   moments.rstd = W(std::scalbn(rstd, moments.exponent));
-  const W count = static_cast<double>(runs.outer * runs.inner);
+  const W count = static_cast<double>(std::max<Index>(1, count_chosen(runs, where)));
   W g_sum = 0.0, gx_sum = 0.0;
-  each_element(runs, [&](Index i) {
+  each_element(runs, {}, [&](Index i, bool) {
     const W g = W(to_double(dy[i])) * W(static_cast<double>(weight(i)));
     g_sum += g;
     gx_sum += g * moments.x_hat(x[i]);

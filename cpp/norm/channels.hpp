@@ -11,6 +11,8 @@
 
 namespace normkit {
 
+inline double samples_of(const ChannelShape& shape) { return static_cast<double>(shape.per_channel()); }
+
 template <class T>
 double weight_of(const T* weight, Index channel) {
   return weight ? static_cast<double>(weight[channel]) : 1.0;
@@ -44,7 +46,7 @@ GradientAffine<Real<T>> channel_gradient(const BatchNormBackward<T>& args, Index
                                          const ChannelSums<T>& sums) {
   using W = Wider<T>;
   using R = Real<T>;
-  const W rstd = args.rstd[channel], count = static_cast<double>(args.shape.per_channel());
+  const W rstd = args.rstd[channel], count = args.samples ? args.samples[channel] : samples_of(args.shape);
   args.dweight[channel] = rounded<R>(sums.gd * rstd);
   args.dbias[channel] = rounded<R>(sums.g);
   const R center = static_cast<R>(mean.hi);
@@ -61,9 +63,10 @@ bool coefficient_fits(double value) {
   return size == 0.0 || !(size < SafeRange<Real<T>>::coefficient_min || size > SafeRange<Real<T>>::coefficient_max);
 }
 
-// False where the channel, whose mean, var and rstd are stored, has to be computed in a wider type.
+// False where the channel, whose mean, var, rstd and samples are stored, has to be computed in a wider type.
 template <class T>
 bool channel_fits(const BatchNormForward<T>& args, Index channel) {
+  if (args.samples && args.samples[channel] == 0.0) return false;
   double& rstd = args.rstd[channel];
   rstd = in_range<T>(rstd, args.var[channel], args.eps, args.mean[channel]);
   return rstd != out_of_range && coefficient_fits<T>(rstd * weight_of(args.weight, channel));
@@ -73,6 +76,7 @@ template <class T>
 bool channel_fits(const BatchNormForward<T>& args, Index channel, const Moments<T>& moments) {
   args.mean[channel] = moments.mean.hi;
   args.var[channel] = static_cast<double>(moments.var);
+  if (args.samples) args.samples[channel] = moments.count;
   args.rstd[channel] = static_cast<double>(reciprocal_root(moments.var + Wider<T>(args.eps)));
   return channel_fits(args, channel);
 }
@@ -90,7 +94,8 @@ void careful_channel(const BatchNormForward<T>& args, Index channel, const T* x,
   const auto given = [&] {
     return careful_constants<T>(args.mean[channel], reciprocal_root(W(args.var[channel]) + W(args.eps)));
   };
-  const CarefulMoments<T> moments = training ? careful_moments(x, runs, args.eps) : given();
+  const CarefulMoments<T> moments =
+      training ? careful_moments(x, runs, from(args.where, 0, channel, 0), args.eps) : given();
   if (training) {
     args.mean[channel] = moments.mean_of_x();
     args.var[channel] = moments.var_of_x();
@@ -108,16 +113,16 @@ void careful_channel_gradients(const BatchNormBackward<T>& args, Index channel, 
   const T *dy = args.dy + first, *x = args.x + first;
   T* dx = args.dx + first;
   const double mean = args.mean[channel], rstd = args.rstd[channel];
+  const Where where = from(args.where, 0, channel, 0);
   CarefulGradient<T> gradient{careful_constants<T>(mean, W(rstd)), rstd, 0.0, 0.0};
-  if (training) gradient = careful_gradient(dy, x, runs, mean, rstd, [](Index) { return 1.0; });
+  if (training) gradient = careful_gradient(dy, x, runs, where, mean, rstd, [](Index) { return 1.0; });
   const W dy_scale = W(weight_of(args.weight, channel)) * W(rstd);
   W dweight = 0.0, dbias = 0.0;
-  each_element(runs, [&](Index i) {
+  each_element(runs, where, [&](Index i, bool counts) {
     const W dy_i = to_double(dy[i]), x_hat = gradient.moments.x_hat(x[i]);
     dweight += dy_i * x_hat;
     dbias += dy_i;
-    const W g = training ? dy_i - gradient.mean_g - x_hat * gradient.mean_gx : dy_i;
-    dx[i] = rounded<T>(g * dy_scale);
+    dx[i] = rounded<T>(gradient.centred(dy_i, x_hat, training && counts) * dy_scale);
   });
   args.dweight[channel] = rounded<Real<T>>(dweight);
   args.dbias[channel] = rounded<Real<T>>(dbias);

@@ -39,7 +39,7 @@ template <class T>
 void careful_row(const LayerNormForward<T>& args, Index row) {
   const T* x = args.x + row * args.cols;
   const Runs runs{1, 0, args.cols};
-  const CarefulMoments<T> moments = careful_moments(x, runs, args.eps);
+  const CarefulMoments<T> moments = careful_moments(x, runs, from(args.where, row, 0, 0), args.eps);
   args.mean[row] = moments.mean_of_x();
   args.rstd[row] = moments.rstd_of_x();
   careful_normalize(
@@ -63,19 +63,20 @@ void short_rows(const LayerNormForward<T>& args, Index rows, int threads) {
 
 // The statistics of some chunks of the rows; parts: (rows, chunks).
 template <class T>
-void chunk_moments(const T* x, Index cols, Share pieces, BlockMoments* parts) {
+void chunk_moments(const T* x, Index cols, Where where, Share pieces, BlockMoments* parts) {
   const Kernels<T>& kernel = kernels<T>();
   const Index chunks = chunks_of<T>(cols);
   for (Index piece = pieces.begin; piece < pieces.end; ++piece) {
     const Index row = piece / chunks, chunk = piece % chunks;
-    kernel.moments(x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)}, 1, parts + piece, 0);
+    kernel.moments(x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)}, 1,
+                   from(where, row, 0, chunk * chunk_cols<T>), parts + piece, 0);
   }
 }
 
 template <class T>
 Moments<T> merge_chunks(Index cols, const BlockMoments* parts) {
-  return merge<T>(cols, [&](auto&& visit) {
-    for (Index chunk = 0; chunk < chunks_of<T>(cols); ++chunk) visit(chunk_length<T>(cols, chunk), parts[chunk]);
+  return merge<T>([&](auto&& visit) {
+    for (Index chunk = 0; chunk < chunks_of<T>(cols); ++chunk) visit(parts[chunk]);
   });
 }
 
@@ -94,7 +95,8 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
   const auto statistics = [&](Share some, Index chunk, Next next) {
     for (Index row = some.begin; row < some.end; ++row)
       kernel.moments(args.x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)}, 1,
-                     parts.data() + row * chunks + chunk, ahead(some.begin, chunk, next));
+                     from(args.where, row, 0, chunk * chunk_cols<T>), parts.data() + row * chunks + chunk,
+                     ahead(some.begin, chunk, next));
   };
   const auto finish = [&](Index row) {
     const Moments<T> moments = merge_chunks<T>(cols, parts.data() + row * chunks);
@@ -121,8 +123,8 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
 template <class T>
 CarefulGradient<T> careful_row_gradient(const LayerNormBackward<T>& args, Index row) {
   const Index at = row * args.cols;
-  return careful_gradient(args.dy + at, args.x + at, {1, 0, args.cols}, args.mean[row], args.rstd[row],
-                          [&](Index i) { return args.weight ? args.weight[i] : Real<T>(1); });
+  return careful_gradient(args.dy + at, args.x + at, {1, 0, args.cols}, from(args.where, row, 0, 0), args.mean[row],
+                          args.rstd[row], [&](Index i) { return args.weight ? args.weight[i] : Real<T>(1); });
 }
 
 // dx of a row in the columns [first, first + cols), and its part in their accumulators.
@@ -142,7 +144,8 @@ void careful_columns(const LayerNormBackward<T>& args, Index row, const CarefulG
     const W weight = args.weight ? static_cast<double>(args.weight[first + i]) : 1.0;
     accumulate(dweight, i, dy * x_hat);
     accumulate(dbias, i, dy);
-    args.dx[at] = gradient.dx(dy * weight, x_hat);
+    args.dx[at] =
+        rounded<T>(W(gradient.rstd) * gradient.centred(dy * weight, x_hat, is_chosen(args.where, row, first + i)));
   }
 }
 
@@ -204,7 +207,7 @@ void refine_means(const LayerNormBackward<T>& args, Index rows, const Team& team
   const Index chunks = chunks_of<T>(args.cols);
   const Share my_rows = team.share(rows);
   if constexpr (is_double<T>) {
-    chunk_moments(args.x, args.cols, team.share(rows * chunks), parts);
+    chunk_moments(args.x, args.cols, args.where, team.share(rows * chunks), parts);
     team.barrier();
   }
   for (Index r = my_rows.begin; r < my_rows.end; ++r) {
@@ -245,7 +248,8 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, Real<T>* 
       g += widened<T>(parts[row * chunks + chunk].g);
       gd += widened<T>(parts[row * chunks + chunk].gd);
     }
-    const double rstd = args.rstd[row], count = static_cast<double>(cols);
+    const double rstd = args.rstd[row],
+                 count = static_cast<double>(count_chosen({1, 0, cols}, from(args.where, row, 0, 0)));
     gradients[row] =
         row_gradient<Real<T>>(means[row], rstd, static_cast<double>(g) / count, static_cast<double>(gd) * rstd / count);
   };

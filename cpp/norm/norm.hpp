@@ -34,6 +34,8 @@ struct BatchNormForward {
   ChannelShape shape;
   double eps;
   Reach reach;
+  Where where;                // in training
+  double* samples = nullptr;  // (channels): how many elements count; null where all do
 };
 
 template <class T>
@@ -45,6 +47,8 @@ struct BatchNormBackward {
   Real<T>*dweight, *dbias;  // (channels)
   ChannelShape shape;
   Reach reach;
+  Where where;                      // in training
+  const double* samples = nullptr;  // (channels): how many elements count; set by batch_norm_backward
 };
 
 // Normalizes with the statistics of x, which mean, rstd and var receive.

@@ -146,6 +146,29 @@ py::array copy_in_layout(const py::array& array, const py::array& like) {
   return copy;
 }
 
+Mask grouped(const py::array& mask, const std::vector<int>& outer, const std::vector<int>& channel,
+             const std::vector<int>& inner) {
+  py::tuple order(mask.ndim()), kept(mask.ndim());
+  std::size_t place = 0;
+  Index lengths[3];
+  const std::vector<int>* groups[] = {&outer, &channel, &inner};
+  for (int g = 0; g < 3; ++g) {
+    const auto varies = [&](int axis) { return mask.shape(axis) > 1 && mask.strides(axis) != 0; };
+    const bool any = std::any_of(groups[g]->begin(), groups[g]->end(), varies);
+    lengths[g] = 1;
+    for (const int axis : *groups[g]) {
+      order[place] = axis;
+      kept[place++] = any ? py::slice(py::none(), py::none(), py::none()) : py::slice(0, 1, 1);
+      if (any) lengths[g] *= mask.shape(axis);
+    }
+  }
+  const py::array bytes = contiguous(mask.attr("transpose")(order).attr("__getitem__")(kept));
+  const auto step = [&](int g, Index below) { return lengths[g] > 1 ? below : 0; };
+  return {bytes,
+          {static_cast<const std::uint8_t*>(bytes.data()), step(0, lengths[1] * lengths[2]), step(1, lengths[2]),
+           step(2, 1)}};
+}
+
 void copy_to(const py::array& destination, const py::array& source) { numpy("copyto")(destination, source); }
 
 bool overlap(const py::array& a, const py::array& b) {

@@ -61,6 +61,14 @@ Destination new_result_like(const py::array& array);
 py::array contiguous(const py::array& array);
 // A copy of `array` in the layout of `like`.
 py::array copy_in_layout(const py::array& array, const py::array& like);
+// A mask of an array's shape by groups of its axes, each a run of the same length in memory: `bytes` holds what `where`
+// points to, a copy only where a group is broadcast in part or in another order.
+struct Mask {
+  py::array bytes = no_array();
+  Where where;
+};
+Mask grouped(const py::array& mask, const std::vector<int>& outer, const std::vector<int>& channel,
+             const std::vector<int>& inner);
 void copy_to(const py::array& destination, const py::array& source);
 
 template <class T>

@@ -13,7 +13,7 @@ namespace {
 // x as (outer, channels, inner): every axis but the channel axis is reduced, so their order in memory does not matter.
 class ChannelView {
  public:
-  ChannelView(const py::array& x, int axis) : array_(x) {
+  ChannelView(const py::array& x, int axis) : array_(x), axis_(axis) {
     std::vector<int> order;
     if (!is_dense(x, order)) {
       array_ = contiguous(x);
@@ -26,6 +26,7 @@ class ChannelView {
         before = false;
       else
         (before ? shape_.outer : shape_.inner) *= x.shape(i);
+      if (i != axis) (before ? outer_ : inner_).push_back(i);
     }
   }
 
@@ -36,6 +37,10 @@ class ChannelView {
   // Another array of x's shape in the same layout; a copy where its own is another.
   py::array matched(const py::array& other) const {
     return same_layout(other, array_) ? other : copy_in_layout(other, array_);
+  }
+  // mask: of x's shape, or none.
+  Mask mask(const py::array& mask) const {
+    return mask && array_.size() > 0 ? grouped(mask, outer_, {axis_}, inner_) : Mask{};
   }
   Destination result(const py::object& out, std::initializer_list<const py::array*> inputs) const {
     if (!out.is_none()) {
@@ -55,6 +60,8 @@ class ChannelView {
  private:
   py::array array_;
   ChannelShape shape_;
+  int axis_;
+  std::vector<int> outer_, inner_;
 };
 
 // A running statistic: (C,) in float32 or float64, with any stride.
@@ -112,10 +119,27 @@ class Running {
   py::array array_ = no_array();
 };
 
+// How many elements of each channel count: an array of them under a mask, else one number for all channels.
+class Samples {
+ public:
+  Samples(const ChannelView& view, const Mask& mask) : each_(view.shape().per_channel()) {
+    if (mask.bytes) counts_ = empty(Scalar::f64, view.channels());
+  }
+  double* data() const { return counts_ ? static_cast<double*>(const_cast<void*>(counts_.data())) : nullptr; }
+  py::object object() const {
+    if (!counts_) return py::int_(each_);
+    return counts_.attr("astype")("int64");
+  }
+
+ private:
+  Index each_;
+  py::array counts_ = no_array();
+};
+
 struct ForwardArguments {
   const Operation op{"batch_norm"};
-  const py::object &x_object, &weight_object, &bias_object, &running_mean, &running_var, &axis, &eps_object, &out,
-      &num_threads;
+  const py::object &x_object, &weight_object, &bias_object, &running_mean, &running_var, &axis, &eps_object,
+      &where_object, &out, &num_threads;
   bool return_moments;
 };
 
@@ -130,14 +154,17 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
   const py::array weight = checked_parameter(op, "weight", given.weight_object, scalar, view.channels());
   const py::array bias = checked_parameter(op, "bias", given.bias_object, scalar, view.channels());
   const double eps = checked_eps(op, given.eps_object);
+  const Mask mask = view.mask(checked_where(op, given.where_object, x));
   const py::object target = checked_out(op, given.out, x,
                                         {{"x", given.x_object, true},
                                          {"weight", given.weight_object, false},
                                          {"bias", given.bias_object, false},
                                          {"stats.mean", given.running_mean, false},
-                                         {"stats.var", given.running_var, false}});
+                                         {"stats.var", given.running_var, false},
+                                         {"where", given.where_object, false}});
   const Statistics mean(view.channels(), given.return_moments), rstd(view.channels(), given.return_moments),
       var(view.channels(), given.return_moments);
+  const Samples samples(view, mask);
   prepare(op, view.channels(), mean, var);
 
   Destination output = view.result(target, {&view.array()});
@@ -154,22 +181,24 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
                                    var.data(),
                                    view.shape(),
                                    eps,
-                                   output.reach()};
+                                   output.reach(),
+                                   mask.where,
+                                   samples.data()};
     without_gil(bytes, [&] { run(args, threads); });
   });
   const py::object result = ChannelView::finish(target, output.array);
   const py::object y = given.out.is_none() ? result : given.out;
   after(mean.data(), var.data(), view.shape().per_channel());
-  if (given.return_moments) return py::make_tuple(y, mean.array(), rstd.array(), var.array());
+  if (given.return_moments) return py::make_tuple(y, mean.array(), rstd.array(), var.array(), samples.object());
   return y;
 }
 
 py::object training(const py::object& x, const py::object& weight, const py::object& bias,
                     const py::object& running_mean, const py::object& running_var, double momentum, bool unbiased,
-                    const py::object& axis, const py::object& eps, const py::object& out, bool return_moments,
-                    const py::object& num_threads) {
-  const ForwardArguments given{{"batch_norm"}, x,   weight, bias,        running_mean,  running_var,
-                               axis,           eps, out,    num_threads, return_moments};
+                    const py::object& axis, const py::object& eps, const py::object& where, const py::object& out,
+                    bool return_moments, const py::object& num_threads) {
+  const ForwardArguments given{{"batch_norm"}, x,   weight, bias, running_mean, running_var,
+                               axis,           eps, where,  out,  num_threads,  return_moments};
   std::vector<Running> running;
   const auto prepare = [&](const Operation& op, const Shape& channels, auto&, auto&) {
     running.emplace_back(op, "stats.mean", running_mean, channels);
@@ -190,8 +219,9 @@ py::object training(const py::object& x, const py::object& weight, const py::obj
 py::object inference(const py::object& x, const py::object& weight, const py::object& bias,
                      const py::object& running_mean, const py::object& running_var, const py::object& axis,
                      const py::object& eps, const py::object& out, bool return_moments, const py::object& num_threads) {
-  const ForwardArguments given{{"batch_norm"}, x,   weight, bias,        running_mean,  running_var,
-                               axis,           eps, out,    num_threads, return_moments};
+  const py::none where;
+  const ForwardArguments given{{"batch_norm"}, x,   weight, bias, running_mean, running_var,
+                               axis,           eps, where,  out,  num_threads,  return_moments};
   const auto prepare = [&](const Operation& op, const Shape& channels, auto& mean, auto& var) {
     const Running means(op, "stats.mean", running_mean, channels);
     const Running vars(op, "stats.var", running_var, channels);
@@ -204,26 +234,30 @@ py::object inference(const py::object& x, const py::object& weight, const py::ob
 
 // mean, rstd and var of x, which is read once.
 py::tuple moments(const py::object& x_object, const py::object& axis, const py::object& eps_object,
-                  const py::object& num_threads) {
+                  const py::object& where, const py::object& num_threads) {
   const Operation op{"batch_moments"};
   const py::array x = checked_input(op, "x", x_object);
   const ChannelView view(x, checked_axis(op, axis, x.ndim()));
   const double eps = checked_eps(op, eps_object);
+  const Mask mask = view.mask(checked_where(op, where, x));
   const Statistics mean(view.channels(), true), rstd(view.channels(), true), var(view.channels(), true);
+  const Samples samples(view, mask);
   const Index bytes = x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar_of(x), [&](auto type) {
     using T = decltype(type);
-    const BatchNormForward<T> args{data<T>(view.array()), nullptr,    nullptr,      nullptr, mean.data(),
-                                   rstd.data(),           var.data(), view.shape(), eps,     Reach::near};
+    const BatchNormForward<T> args{
+        data<T>(view.array()), nullptr, nullptr,     nullptr,    mean.data(),   rstd.data(), var.data(),
+        view.shape(),          eps,     Reach::near, mask.where, samples.data()};
     without_gil(bytes, [&] { batch_norm_training(args, threads); });
   });
-  return py::make_tuple(mean.array(), rstd.array(), var.array());
+  return py::make_tuple(mean.array(), rstd.array(), var.array(), samples.object());
 }
 
 py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
                    const py::object& rstd_object, const py::object& weight_object, bool training,
-                   const py::object& axis, const py::object& out, const py::object& num_threads) {
+                   const py::object& axis, const py::object& where, const py::object& out,
+                   const py::object& num_threads) {
   const Operation op{"batch_norm_backward"};
   const py::array x = checked_input(op, "x", x_object);
   const Scalar scalar = scalar_of(x);
@@ -232,12 +266,14 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.channels());
   const auto mean = checked_moments(op, "moments.mean", mean_object, view.channels());
   const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.channels());
+  const Mask mask = view.mask(checked_where(op, where, x));
   const py::object target = checked_out(op, out, x,
                                         {{"dy", dy_object, true},
                                          {"x", x_object, true},
                                          {"weight", weight_object, false},
                                          {"moments.mean", mean_object, false},
-                                         {"moments.rstd", rstd_object, false}});
+                                         {"moments.rstd", rstd_object, false},
+                                         {"where", where, false}});
 
   const py::array upstream = view.matched(dy);
   Destination output = view.result(target, {&upstream, &view.array()});
@@ -246,10 +282,17 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const BatchNormBackward<T> args{
-        data<T>(upstream), data<T>(view.array()), writable<T>(output.array),  optional_data<Real<T>>(weight),
-        mean.data(),       rstd.data(),           writable<Real<T>>(dweight), writable<Real<T>>(dbias),
-        view.shape(),      output.reach()};
+    const BatchNormBackward<T> args{data<T>(upstream),
+                                    data<T>(view.array()),
+                                    writable<T>(output.array),
+                                    optional_data<Real<T>>(weight),
+                                    mean.data(),
+                                    rstd.data(),
+                                    writable<Real<T>>(dweight),
+                                    writable<Real<T>>(dbias),
+                                    view.shape(),
+                                    output.reach(),
+                                    mask.where};
     without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });
   });
   const py::object dx = ChannelView::finish(target, output.array);

@@ -103,6 +103,23 @@ py::array_t<double> checked_moments(const Operation& op, const char* name, const
   return contiguous(given.attr("astype")("float64"));
 }
 
+py::array checked_where(const Operation& op, const py::object& object, const py::array& x) {
+  if (object.is_none()) return no_array();
+  const py::array mask = numpy("asarray")(object);
+  if (mask.dtype().kind() != 'b')
+    op.type_error("where must be bool, True for the elements that count, got " + std::string(py::str(mask.dtype())) +
+                  "; convert it with where.astype(bool)");
+  const Shape given = shape_of(mask), shape = shape_of(x);
+  bool fits = given.size() <= shape.size();
+  for (std::size_t i = 0; fits && i < given.size(); ++i) {
+    const py::ssize_t length = given[given.size() - 1 - i];
+    fits = length == 1 || length == shape[shape.size() - 1 - i];
+  }
+  if (!fits) op.value_error("where must broadcast to the shape of x, " + text_of(shape) + ", got " + text_of(given));
+  if (mask.attr("all")().cast<bool>()) return no_array();
+  return numpy("broadcast_to")(mask, x.attr("shape"));
+}
+
 double checked_eps(const Operation& op, const py::object& object) {
   const double eps = PyFloat_AsDouble(object.ptr());
   if (eps == -1.0 && PyErr_Occurred() != nullptr) {

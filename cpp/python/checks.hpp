@@ -32,6 +32,8 @@ py::array parameter_gradient(const py::array& gradient, const py::object& parame
 // float64, contiguous, of the given shape.
 py::array_t<double> checked_moments(const Operation& op, const char* name, const py::object& object,
                                     const Shape& shape);
+// None, or a bool array broadcast to x's shape; None too for one that takes every element.
+py::array checked_where(const Operation& op, const py::object& object, const py::array& x);
 double checked_eps(const Operation& op, const py::object& object);
 // 0 for None.
 int checked_threads(const Operation& op, const py::object& object);

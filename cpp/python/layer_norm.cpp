@@ -20,6 +20,8 @@ class RowView {
       if (!std::binary_search(axes.begin(), axes.end(), axis)) order_.push_back(axis);
     for (const int axis : order_) row_shape_.push_back(shape_[static_cast<std::size_t>(axis)]);
     for (const int axis : axes) col_shape_.push_back(shape_[static_cast<std::size_t>(axis)]);
+    row_axes_ = order_;
+    col_axes_ = axes;
     order_.insert(order_.end(), axes.begin(), axes.end());
     trailing_ = std::is_sorted(order_.begin(), order_.end());
     direct_ = is_c_contiguous(transposed(x));
@@ -32,6 +34,11 @@ class RowView {
 
   // (rows, cols) memory of an array shaped like x; a copy where its layout is another.
   py::array matrix(const py::array& array) const { return contiguous(transposed(array)); }
+
+  // mask: of x's shape, or none.
+  Mask mask(const py::array& mask) const {
+    return mask && rows() * cols() > 0 ? grouped(mask, row_axes_, {}, col_axes_) : Mask{};
+  }
 
   // Memory for a result; `finish` makes it the array to return.
   Destination result_matrix(const py::object& out, Scalar scalar,
@@ -75,13 +82,13 @@ class RowView {
   }
 
   Shape shape_, row_shape_, col_shape_;
-  std::vector<int> order_;
+  std::vector<int> order_, row_axes_, col_axes_;
   bool trailing_, direct_;
 };
 
 py::object forward(const py::object& x_object, const py::object& weight_object, const py::object& bias_object,
-                   const py::object& axis, const py::object& eps_object, const py::object& out, bool return_moments,
-                   const py::object& num_threads) {
+                   const py::object& axis, const py::object& eps_object, const py::object& where, const py::object& out,
+                   bool return_moments, const py::object& num_threads) {
   const Operation op{"layer_norm"};
   const py::array x = checked_input(op, "x", x_object);
   const Scalar scalar = scalar_of(x);
@@ -89,8 +96,10 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
   const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.col_shape());
   const py::array bias = checked_parameter(op, "bias", bias_object, scalar, view.col_shape());
   const double eps = checked_eps(op, eps_object);
-  const py::object target =
-      checked_out(op, out, x, {{"x", x_object, true}, {"weight", weight_object, false}, {"bias", bias_object, false}});
+  const Mask mask = view.mask(checked_where(op, where, x));
+  const py::object target = checked_out(
+      op, out, x,
+      {{"x", x_object, true}, {"weight", weight_object, false}, {"bias", bias_object, false}, {"where", where, false}});
 
   const py::array input = view.matrix(x);
   Destination output = view.result_matrix(target, scalar, {&input});
@@ -107,7 +116,8 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
                                    rstd.data(),
                                    view.cols(),
                                    eps,
-                                   output.reach()};
+                                   output.reach(),
+                                   mask.where};
     without_gil(bytes, [&] { layer_norm(args, view.rows(), threads); });
   });
   const py::object result = view.finish(target, output.array, scalar);
@@ -118,7 +128,7 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
 
 py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
                    const py::object& rstd_object, const py::object& weight_object, const py::object& axis,
-                   const py::object& out, const py::object& num_threads) {
+                   const py::object& where, const py::object& out, const py::object& num_threads) {
   const Operation op{"layer_norm_backward"};
   const py::array x = checked_input(op, "x", x_object);
   const Scalar scalar = scalar_of(x);
@@ -127,12 +137,14 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.col_shape());
   const auto mean = checked_moments(op, "moments.mean", mean_object, view.row_shape());
   const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.row_shape());
+  const Mask mask = view.mask(checked_where(op, where, x));
   const py::object target = checked_out(op, out, x,
                                         {{"dy", dy_object, true},
                                          {"x", x_object, true},
                                          {"weight", weight_object, false},
                                          {"moments.mean", mean_object, false},
-                                         {"moments.rstd", rstd_object, false}});
+                                         {"moments.rstd", rstd_object, false},
+                                         {"where", where, false}});
 
   const py::array input = view.matrix(x), upstream = view.matrix(dy);
   Destination output = view.result_matrix(target, scalar, {&input, &upstream});
@@ -148,7 +160,8 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                     mean.data(),
                                     rstd.data(),
                                     view.cols(),
-                                    output.reach()};
+                                    output.reach(),
+                                    mask.where};
     Real<T>*dw = writable<Real<T>>(dweight), *db = writable<Real<T>>(dbias);
     without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
   });

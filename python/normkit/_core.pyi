@@ -17,6 +17,7 @@ def layer_norm(
     bias: _Array | None,
     axis: int | Sequence[int],
     eps: float,
+    where: _Array | None,
     out: _Array | None,
     return_moments: bool,
     num_threads: int | None,
@@ -28,6 +29,7 @@ def layer_norm_backward(
     rstd: _Moments,
     weight: _Array | None,
     axis: int | Sequence[int],
+    where: _Array | None,
     out: _Array | None,
     num_threads: int | None,
 ) -> tuple[_Array, _Array, _Array]: ...
@@ -41,6 +43,7 @@ def batch_norm_training(
     unbiased: bool,
     axis: int,
     eps: float,
+    where: _Array | None,
     out: _Array | None,
     return_moments: bool,
     num_threads: int | None,
@@ -58,8 +61,8 @@ def batch_norm_inference(
     num_threads: int | None,
 ) -> Any: ...
 def batch_moments(
-    x: _Array, axis: int, eps: float, num_threads: int | None
-) -> tuple[_Moments, _Moments, _Moments]: ...
+    x: _Array, axis: int, eps: float, where: _Array | None, num_threads: int | None
+) -> tuple[_Moments, _Moments, _Moments, int | NDArray[np.int64]]: ...
 def batch_norm_backward(
     dy: _Array,
     x: _Array,
@@ -68,6 +71,7 @@ def batch_norm_backward(
     weight: _Array | None,
     training: bool,
     axis: int,
+    where: _Array | None,
     out: _Array | None,
     num_threads: int | None,
 ) -> tuple[_Array, _Array, _Array]: ...

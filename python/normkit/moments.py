@@ -8,9 +8,19 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BatchMoments", "Moments", "NormGradients"]
+__all__ = ["BatchMoments", "Count", "Moments", "NormGradients", "as_count"]
 
 F64 = NDArray[np.float64]
+# A number that all channels share, or one for each.
+Count = int | NDArray[np.int64]
+
+
+def as_count(numbers: Any) -> Count:
+    """Return one int where the number of every channel is the same."""
+    if isinstance(numbers, int):
+        return numbers
+    array = np.asarray(numbers, np.int64)
+    return int(array.flat[0]) if array.size and (array == array.flat[0]).all() else array
 
 
 class Moments(NamedTuple):
@@ -42,8 +52,8 @@ class BatchMoments(Moments):
         See `Moments`.
     var : ndarray of float64, shape (channels,)
         Biased variance: divided by `samples`.
-    samples : int
-        Values per channel.
+    samples : int, or ndarray of int64, shape (channels,)
+        Values per channel; an array where a mask makes them differ.
     eps : float
         What was added to the variance for `rstd`.
 
@@ -53,10 +63,10 @@ class BatchMoments(Moments):
     """
 
     var: F64
-    samples: int
+    samples: Count
     eps: float
 
-    def __new__(cls, mean: F64, rstd: F64, var: F64, samples: int, eps: float) -> Self:
+    def __new__(cls, mean: F64, rstd: F64, var: F64, samples: Count, eps: float) -> Self:
         """Take arrays as they are."""
         moments = super().__new__(cls, mean, rstd)
         moments.var, moments.samples, moments.eps = var, samples, eps
@@ -105,16 +115,18 @@ class BatchMoments(Moments):
                 raise ValueError(
                     f"BatchMoments.merged: all must have one eps, got {first.eps} and {part.eps}"
                 )
-        filled = [part for part in parts if part.samples > 0] or [first]
-        pivot, total = filled[0].mean, sum(part.samples for part in filled)
-        if total == 0 or len(filled) == 1:
+        filled = [part for part in parts if np.any(part.samples)] or [first]
+        if len(filled) == 1:
             return filled[0]
         # Means relative to the first one, so that nothing is lost where the mean is much larger than σ.
-        shift = sum((part.samples / total) * (part.mean - pivot) for part in filled)
-        var = sum(
-            (part.samples / total) * (part.var + np.square(part.mean - pivot - shift)) for part in filled
-        )
-        return BatchMoments(pivot + shift, 1.0 / np.sqrt(var + first.eps), np.asarray(var), total, first.eps)
+        pivot, total = np.zeros(first.mean.shape), np.int64(0)
+        for part in filled:
+            pivot, total = np.where(total == 0, part.mean, pivot), total + part.samples
+        shares = [(part.samples / np.maximum(total, 1), part) for part in filled]
+        shift = sum(share * (part.mean - pivot) for share, part in shares)
+        var = sum(share * (part.var + np.square(part.mean - pivot - shift)) for share, part in shares)
+        rstd = np.where(total > 0, 1.0 / np.sqrt(var + first.eps), 0.0)
+        return BatchMoments(pivot + shift, rstd, np.asarray(var), as_count(total), first.eps)
 
 
 class NormGradients(NamedTuple):

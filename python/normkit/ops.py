@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 from numpy.typing import NDArray
 
 from normkit import _core
-from normkit.moments import BatchMoments, Moments, NormGradients
+from normkit.moments import BatchMoments, Moments, NormGradients, as_count
 from normkit.stats import RunningStats
 
 __all__ = ["batch_moments", "batch_norm", "batch_norm_backward", "layer_norm", "layer_norm_backward"]
@@ -27,6 +27,7 @@ def layer_norm(
     *,
     axis: int | Sequence[int] = ...,
     eps: float = ...,
+    where: Array | None = ...,
     out: Array | None = ...,
     return_moments: Literal[False] = ...,
     num_threads: int | None = ...,
@@ -39,6 +40,7 @@ def layer_norm(
     *,
     axis: int | Sequence[int] = ...,
     eps: float = ...,
+    where: Array | None = ...,
     out: Array | None = ...,
     return_moments: Literal[True],
     num_threads: int | None = ...,
@@ -50,6 +52,7 @@ def layer_norm(
     *,
     axis: int | Sequence[int] = -1,
     eps: float = 1e-5,
+    where: Array | None = None,
     out: Array | None = None,
     return_moments: bool = False,
     num_threads: int | None = None,
@@ -70,6 +73,8 @@ def layer_norm(
         The axes that are normalized.
     eps : float, default 1e-5
         Added to the variance; in units of x².
+    where : ndarray of bool, optional
+        Broadcasts to x: the elements that mean and variance are taken of, by default all. See Notes.
     out : ndarray, optional
         Where to write the result: shape and dtype of x, writable; may be x itself.
     return_moments : bool, default False
@@ -91,11 +96,17 @@ def layer_norm(
     ValueError
         If shapes, axes or eps do not fit, or if `out` is read-only or overlaps an input in part.
 
+    Notes
+    -----
+    With `where`, the elements of a row that it leaves out are normalized with the statistics of the others, as
+    with the masks of flax; what they hold, NaN too, does not reach these. A row of which nothing is left has
+    mean 0 and rstd 0: y is bias there, and no gradient reaches its x.
+
     References
     ----------
     .. [1] J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", 2016, arXiv:1607.06450, eq. 4.
     """
-    result = _core.layer_norm(x, weight, bias, axis, eps, out, return_moments, num_threads)
+    result = _core.layer_norm(x, weight, bias, axis, eps, where, out, return_moments, num_threads)
     if return_moments:
         y, mean, rstd = result
         return y, Moments(mean, rstd)
@@ -109,6 +120,7 @@ def layer_norm_backward(
     weight: Array | None = None,
     *,
     axis: int | Sequence[int] = -1,
+    where: Array | None = None,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> NormGradients:
@@ -131,6 +143,9 @@ def layer_norm_backward(
         The weight of the forward pass.
     axis : int or tuple of int, default -1
         The axes that were normalized.
+    where : ndarray of bool, optional
+        The mask of the forward pass. The means in dx are sums over the whole row, divided by the number of
+        elements that count; an element that does not has ``dx = rstd · g``.
     out : ndarray, optional
         Where to write dx: shape and dtype of x; may be dy or x itself.
     num_threads : int, optional
@@ -148,7 +163,7 @@ def layer_norm_backward(
         As for `layer_norm`.
     """
     return NormGradients._make(
-        _core.layer_norm_backward(dy, x, moments[0], moments[1], weight, axis, out, num_threads)
+        _core.layer_norm_backward(dy, x, moments[0], moments[1], weight, axis, where, out, num_threads)
     )
 
 
@@ -162,6 +177,7 @@ def batch_norm(
     training: bool = ...,
     axis: int = ...,
     eps: float = ...,
+    where: Array | None = ...,
     out: Array | None = ...,
     return_moments: Literal[False] = ...,
     num_threads: int | None = ...,
@@ -176,6 +192,7 @@ def batch_norm(
     training: bool = ...,
     axis: int = ...,
     eps: float = ...,
+    where: Array | None = ...,
     out: Array | None = ...,
     return_moments: Literal[True],
     num_threads: int | None = ...,
@@ -189,6 +206,7 @@ def batch_norm(
     training: bool = True,
     axis: int = 1,
     eps: float = 1e-5,
+    where: Array | None = None,
     out: Array | None = None,
     return_moments: bool = False,
     num_threads: int | None = None,
@@ -215,6 +233,9 @@ def batch_norm(
         The channel axis. Every other axis is reduced.
     eps : float, default 1e-5
         Added to the variance; in units of x².
+    where : ndarray of bool, optional
+        Broadcasts to x: the elements that mean and variance are taken of, in training, by default all. See
+        Notes.
     out : ndarray, optional
         Where to write the result: shape and dtype of x, writable; may be x itself.
     return_moments : bool, default False
@@ -238,13 +259,20 @@ def batch_norm(
         If shapes, axis or eps do not fit, if inference has no `stats`, or if `out` is read-only or
         overlaps an input in part.
 
+    Notes
+    -----
+    With `where`, the elements of a channel that it leaves out are normalized with the statistics of the others,
+    as with the masks of Keras and flax; what they hold, NaN too, does not reach these. A channel of which nothing
+    is left has mean 0 and rstd 0: y is bias there, no gradient reaches its x, and `stats` stay as they are. A
+    sequence's padding is left out by ``where=np.arange(T) < lengths[:, None]``, with axes added for the channels.
+
     References
     ----------
     .. [1] S. Ioffe, C. Szegedy, "Batch Normalization", 2015, arXiv:1502.03167, algorithm 1.
     """
     if training and (stats is None or not stats.frozen):
         # Statistics that any batch moves by one weight are moved on the way; others afterwards, by their own rules.
-        plain = stats if stats is not None and stats.is_plain else None
+        plain = stats if stats is not None and stats.is_plain and where is None else None
         returned = return_moments or plain is not stats
         result = _core.batch_norm_training(
             x,
@@ -256,16 +284,17 @@ def batch_norm(
             False if plain is None else plain.unbiased,
             axis,
             eps,
+            where,
             out,
             returned,
             num_threads,
         )
         if plain is not None:
-            plain.note_step(_samples(x, plain.num_channels))
+            plain.note_step(x.size // plain.num_channels if plain.num_channels else 0)
         if not returned:
             return result  # type: ignore[no-any-return]
-        y, mean, rstd, var = result
-        moments = BatchMoments(mean, rstd, var, _samples(x, mean.size), float(eps))
+        y, mean, rstd, var, samples = result
+        moments = BatchMoments(mean, rstd, var, as_count(samples), float(eps))
         if plain is not stats and stats is not None:
             stats.update(moments)
         return (y, moments) if return_moments else y
@@ -277,13 +306,18 @@ def batch_norm(
         x, weight, bias, stats._mean, stats._var, axis, eps, out, return_moments, num_threads
     )
     if return_moments:
-        y, mean, rstd, _ = result
+        y, mean, rstd, _, _ = result
         return y, Moments(mean, rstd)
     return result  # type: ignore[no-any-return]
 
 
 def batch_moments(
-    x: Array, *, axis: int = 1, eps: float = 1e-5, num_threads: int | None = None
+    x: Array,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    where: Array | None = None,
+    num_threads: int | None = None,
 ) -> BatchMoments:
     """Mean and variance of each channel of a mini-batch, which is read once and not normalized.
 
@@ -295,6 +329,8 @@ def batch_moments(
         The channel axis. Every other axis is reduced.
     eps : float, default 1e-5
         Added to the variance for rstd; in units of x².
+    where : ndarray of bool, optional
+        The elements that count, as in `batch_norm`.
     num_threads : int, optional
         For this call. The bits of the result do not depend on it.
 
@@ -315,13 +351,8 @@ def batch_moments(
     >>> parts = [batch_moments(x[:10]), batch_moments(x[10:])]  # doctest: +SKIP
     >>> stats.update(BatchMoments.merged(parts))  # doctest: +SKIP
     """
-    mean, rstd, var = _core.batch_moments(x, axis, eps, num_threads)
-    return BatchMoments(mean, rstd, var, _samples(x, mean.size), float(eps))
-
-
-def _samples(x: Array, channels: int) -> int:
-    """Return the number of values per channel."""
-    return x.size // channels if channels else 0
+    mean, rstd, var, samples = _core.batch_moments(x, axis, eps, where, num_threads)
+    return BatchMoments(mean, rstd, var, as_count(samples), float(eps))
 
 
 def batch_norm_backward(
@@ -332,6 +363,7 @@ def batch_norm_backward(
     *,
     training: bool = True,
     axis: int = 1,
+    where: Array | None = None,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> NormGradients:
@@ -357,6 +389,9 @@ def batch_norm_backward(
         Whether the moments were those of x (True) or constants such as running statistics (False).
     axis : int, default 1
         The channel axis.
+    where : ndarray of bool, optional
+        The mask of the forward pass, in training. The means in dx are sums over the whole channel, divided by the
+        number of elements that count; an element that does not has ``dx = rstd · g``.
     out : ndarray, optional
         Where to write dx: shape and dtype of x; may be dy or x itself.
     num_threads : int, optional
@@ -374,5 +409,5 @@ def batch_norm_backward(
         As for `batch_norm`.
     """
     return NormGradients._make(
-        _core.batch_norm_backward(dy, x, moments[0], moments[1], weight, training, axis, out, num_threads)
+        _core.batch_norm_backward(dy, x, moments[0], moments[1], weight, training, axis, where, out, num_threads)
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from normkit import _core
-from normkit.moments import BatchMoments
+from normkit.moments import BatchMoments, Count, as_count
 
 __all__ = ["RunningStats"]
 
@@ -36,7 +36,8 @@ class RunningStats:
     A step happens as a whole or not at all. None is taken by a batch with no element, while `frozen`, and
     with ``skip_nonfinite=True`` by a batch whose mean or variance is not finite, which `skipped` counts; without
     it one NaN stays for good. A batch with a single value per channel has no variance to tell, so the mean
-    moves and the variance stays.
+    moves and the variance stays. Where a mask leaves channels with different numbers of values, these rules
+    hold channel by channel, and the counts below become arrays of shape (num_channels,).
 
     Parameters
     ----------
@@ -129,9 +130,9 @@ class RunningStats:
             raise TypeError(f"RunningStats: dtype must be float32 or float64, got {resolved}")
         self._mean: Array = np.zeros(num_channels, resolved)
         self._var: Array = np.ones(num_channels, resolved)
-        self._var_count = 0
-        self.count = 0
-        self.samples = 0
+        self._var_count: Count = 0
+        self.count: Count = 0
+        self.samples: Count = 0
         self.skipped = 0
         self.frozen = False
         self.momentum = momentum
@@ -185,15 +186,15 @@ class RunningStats:
         """
         parts = []
         for x in batches:
-            mean, rstd, var = _core.batch_moments(x, axis, 0.0, num_threads)
-            parts.append(BatchMoments(mean, rstd, var, x.size // max(1, mean.size), 0.0))
+            mean, rstd, var, samples = _core.batch_moments(x, axis, 0.0, None, num_threads)
+            parts.append(BatchMoments(mean, rstd, var, samples, 0.0))
         if not parts:
             raise ValueError("RunningStats.from_batches: there is no batch; pass at least one")
         with np.errstate(divide="ignore"):  # rstd, which nobody asks for, of a constant channel
             merged = BatchMoments.merged(parts)
         stats = cls(merged.mean.size, momentum, unbiased, dtype)
         stats._store(merged.mean, merged.var * _correction(merged.samples, unbiased))
-        stats.count = stats._var_count = sum(part.samples > 0 for part in parts)
+        stats.count = stats._var_count = sum(bool(part.samples) for part in parts)
         stats.samples = merged.samples
         return stats
 
@@ -221,22 +222,23 @@ class RunningStats:
         return int(self._mean.shape[0])
 
     @property
-    def next_momentum(self) -> float:
+    def next_momentum(self) -> Any:
         """Weight that the next batch will get, by the rule of this average."""
         return self._weight(self.count + 1)
 
-    def _weight(self, t: int) -> float:
+    def _weight(self, t: Count) -> Any:
         if self.momentum is None:
             return 1.0 / t
         if self.debias:
-            return self.momentum / -math.expm1(t * math.log1p(-self.momentum)) if self.momentum < 1.0 else 1.0
+            return self.momentum / -np.expm1(t * math.log1p(-self.momentum)) if self.momentum < 1.0 else 1.0
         return float(self.momentum)
 
     @property
     def is_plain(self) -> bool:
         """Whether any batch with an element takes a step with one weight, as `normkit.batch_norm` can do itself."""
-        counts_differ = (self.debias or self.momentum is None) and self._var_count != self.count
-        return not (self.frozen or self.skip_nonfinite or counts_differ)
+        counts_matter = self.debias or self.momentum is None
+        counts_differ = not isinstance(self.count, int) or np.any(self._var_count != self.count)
+        return not (self.frozen or self.skip_nonfinite or (counts_matter and counts_differ))
 
     def update(self, moments: BatchMoments) -> bool:
         """Take a step with the statistics of a mini-batch.
@@ -271,28 +273,25 @@ class RunningStats:
             raise ValueError(
                 f"RunningStats.update: moments must have {self.num_channels} channels, got {moments.mean.size}"
             )
-        if self.frozen or moments.samples == 0:
+        samples = moments.samples
+        if self.frozen or not np.any(samples):
             return False
-        mean, var = moments.mean, moments.var * _correction(moments.samples, self.unbiased)
+        mean, var = moments.mean, moments.var * _correction(samples, self.unbiased)
         if self.skip_nonfinite and not (np.isfinite(mean).all() and np.isfinite(moments.var).all()):
             self.skipped += 1
             return False
-        w = self._weight(self.count + 1)
-        mean = (1.0 - w) * self._mean.astype(np.float64) + w * mean
-        if moments.samples > 1:
-            w = self._weight(self._var_count + 1)
-            var = (1.0 - w) * self._var.astype(np.float64) + w * var
-        else:
-            var = self._var
-        self._store(mean, var)
-        self.note_step(moments.samples)
+        self._store(
+            _moved(self._mean, mean, self._weight(self.count + 1), samples > 0),
+            _moved(self._var, var, self._weight(self._var_count + 1), samples > 1),
+        )
+        self.note_step(samples)
         return True
 
-    def note_step(self, samples: int) -> None:
+    def note_step(self, samples: Count) -> None:
         """Count a mini-batch of `samples` values per channel whose statistics were taken in."""
-        self.count += samples > 0
-        self._var_count += samples > 1
-        self.samples += samples
+        self.count = as_count(self.count + (samples > 0))
+        self._var_count = as_count(self._var_count + (samples > 1))
+        self.samples = as_count(self.samples + samples)
 
     def _store(self, mean: Array, var: Array) -> None:
         with np.errstate(over="ignore"):
@@ -333,11 +332,12 @@ class RunningStats:
             parts.append(BatchMoments(stats._mean.astype(np.float64), var, var, stats.samples, 0.0))
         with np.errstate(divide="ignore"):
             merged = BatchMoments.merged(parts)
-        if merged.samples > 0:
-            self._store(merged.mean, merged.var * _correction(merged.samples, self.unbiased))
-        self.count += other.count
-        self._var_count += other._var_count
-        self.samples += other.samples
+        told = np.asarray(merged.samples) > 0
+        var = merged.var * _correction(merged.samples, self.unbiased)
+        self._store(np.where(told, merged.mean, self._mean), np.where(told, var, self._var))
+        self.count = as_count(self.count + other.count)
+        self._var_count = as_count(self._var_count + other._var_count)
+        self.samples = as_count(self.samples + other.samples)
         self.skipped += other.skipped
 
     def freeze(self) -> None:
@@ -423,10 +423,10 @@ class RunningStats:
             )
         mean, var = (self._checked(name, state[name], foreign=names is not own) for name in names[:2])
         if names is own:
-            counts = [_checked_count(name, state[name]) for name in own[2:6]]
+            counts = [self._checked_count(name, state[name]) for name in own[2:6]]
             frozen = bool(state["frozen"])
         else:
-            batches = _checked_count("num_batches_tracked", state.get("num_batches_tracked", 0))
+            batches = self._checked_count("num_batches_tracked", state.get("num_batches_tracked", 0))
             counts, frozen = [batches, batches, 0, 0], self.frozen
         self._store(mean, var)
         self.count, self._var_count, self.samples, self.skipped = counts
@@ -445,6 +445,15 @@ class RunningStats:
             raise ValueError(f"RunningStats.load_state_dict: {name} must be {wanted} in every channel")
         return array
 
+    def _checked_count(self, name: str, value: Any) -> Count:
+        count = np.asarray(value)
+        if count.shape not in ((), self._mean.shape) or (count < 0).any():
+            raise ValueError(
+                f"RunningStats.load_state_dict: {name} must not be negative, one number or one for each of "
+                f"{self.num_channels} channels; got {value}"
+            )
+        return as_count(count) if count.size else 0
+
     def __repr__(self) -> str:
         rules = f"momentum={self.momentum}, unbiased={self.unbiased}"
         for name in ("debias", "skip_nonfinite", "frozen"):
@@ -452,13 +461,12 @@ class RunningStats:
         return f"RunningStats({self.num_channels}, {rules}, count={self.count})"
 
 
-def _correction(count: int, unbiased: bool) -> float:
+def _correction(count: Count, unbiased: bool) -> Any:
     """Return what a biased variance of `count` values is multiplied by to be stored."""
-    return count / (count - 1) if unbiased and count > 1 else 1.0
+    return np.where(count > 1, count / np.maximum(count - 1, 1), 1.0) if unbiased else 1.0
 
 
-def _checked_count(name: str, value: Any) -> int:
-    count = int(value)
-    if count < 0:
-        raise ValueError(f"RunningStats.load_state_dict: {name} must not be negative, got {count}")
-    return count
+def _moved(old: Array, new: NDArray[np.float64], weight: Any, takes: Any) -> Array:
+    """Return the next running value: as it was in the channels that take no step."""
+    old = old.astype(np.float64)
+    return np.where(takes, (1.0 - weight) * old + weight * new, old)

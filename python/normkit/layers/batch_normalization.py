@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Unpack
 
+import numpy as np
 from numpy.typing import NDArray
 
 from normkit import initializers, ops
@@ -159,7 +160,7 @@ class BatchNormalization(Normalization):
                 x, gamma, beta, ghost_size=self.ghost_size, stats=self.stats, **common
             )
         elif self._used_batch_moments and self.renorm is not None:
-            r_max, d_max = self.renorm(self.stats.count)
+            r_max, d_max = self.renorm(int(np.max(self.stats.count)))
             y, moments = batch_renorm(x, gamma, beta, stats=self.stats, r_max=r_max, d_max=d_max, **common)
         else:
             y, moments = ops.batch_norm(
@@ -210,7 +211,8 @@ class BatchNormalization(Normalization):
         """Return the counts of the moving statistics; see `Layer.get_state`."""
         if self.stats is None:
             return {}
-        return {name: value for name, value in self.stats.state_dict().items() if name not in ("mean", "var")}
+        state = self.stats.state_dict()
+        return {name: np.asarray(state[name]).tolist() for name in state if name not in ("mean", "var")}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Layer.set_state`."""
