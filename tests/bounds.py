@@ -117,36 +117,43 @@ def _largest(units: F64, result: str) -> float:
     return float(np.max(units, initial=0.0)) / LIMITS[result]
 
 
-def by_reference(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) -> Exact:
+def by_reference(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float, where: Any = True) -> Exact:
     """In float64 by normkit.reference; enough for float32 data. axes: those that the statistics reduce.
 
-    weight and bias broadcast against x.
+    weight, bias and where broadcast against x.
     """
-    stats = reference.statistics(x, axes)
-    rstd = 1.0 / np.sqrt(stats.var + eps)
+    stats = reference.statistics(x, axes, where)
+    rstd = stats.rstd(eps)
     x_hat = stats.centered * rstd
     g = np.asarray(dy, np.float64) * weight
-    mean_g, mean_gx = g.mean(axis=axes, keepdims=True), (g * x_hat).mean(axis=axes, keepdims=True)
-    return _assemble(np.asarray(dy, np.float64), x_hat, rstd, g, mean_g, mean_gx, weight, axes)
+    sums = (g.sum(axis=axes, keepdims=True), (g * x_hat).sum(axis=axes, keepdims=True))
+    shares = np.where(where, 1.0, 0.0) / np.maximum(stats.samples, 1)
+    return _assemble(
+        np.asarray(dy, np.float64), x_hat, rstd, g, *(sum * shares for sum in sums), weight, axes
+    )
 
 
-def by_decimal(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) -> Exact:
+def by_decimal(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float, where: Any = True) -> Exact:
     """The same in decimals (object arrays); for small arrays of either dtype."""
     with localcontext() as context:
         context.prec = digits(x)
         to_decimal = np.vectorize(lambda v: Decimal(float(v)), otypes=[object])
         dy, x = to_decimal(dy), to_decimal(x)
         weight = to_decimal(np.broadcast_to(weight, x.shape))
-        count = Decimal(int(np.prod([x.shape[i] for i in axes])))
-        mean = x.sum(axis=axes, keepdims=True) / count
+        counts = to_decimal(np.broadcast_to(where, x.shape))
+        count = counts.sum(axis=axes, keepdims=True)
+        empty = count == 0
+        count = count + empty
+        mean = (x * counts).sum(axis=axes, keepdims=True) / count
         centered = x - mean
-        var = (centered * centered).sum(axis=axes, keepdims=True) / count
-        rstd = np.vectorize(lambda v: 1 / (v + Decimal(eps)).sqrt(), otypes=[object])(var)
+        var = (centered * centered * counts).sum(axis=axes, keepdims=True) / count
+        rstd = np.vectorize(lambda v: 1 / (v + Decimal(eps)).sqrt(), otypes=[object])(var + empty)
+        rstd = rstd * to_decimal(~empty.astype(bool))
         x_hat = centered * rstd
         g = dy * weight
         mean_g, mean_gx = (
-            g.sum(axis=axes, keepdims=True) / count,
-            (g * x_hat).sum(axis=axes, keepdims=True) / count,
+            g.sum(axis=axes, keepdims=True) / count * counts,
+            (g * x_hat).sum(axis=axes, keepdims=True) / count * counts,
         )
         return _assemble(dy, x_hat, rstd, g, mean_g, mean_gx, weight, axes)
 
@@ -209,16 +216,19 @@ def layer_norm_errors(
     axis: Any,
     eps: float,
     num_threads: int | None = None,
+    where: Any = None,
 ) -> Errors:
     """Run layer_norm forward and backward and measure every result."""
     axes = tuple(sorted(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))))
     spread = [length if i in axes else 1 for i, length in enumerate(x.shape)]
     others = tuple(i for i in range(x.ndim) if i not in axes)
     y, moments = nk.layer_norm(
-        x, weight, bias, axis=axis, eps=eps, return_moments=True, num_threads=num_threads
+        x, weight, bias, axis=axis, eps=eps, where=where, return_moments=True, num_threads=num_threads
     )
-    gradients = nk.layer_norm_backward(dy, x, moments, weight, axis=axis, num_threads=num_threads)
-    return _measure(x, dy, weight, bias, axes, others, spread, eps, y, gradients)
+    gradients = nk.layer_norm_backward(
+        dy, x, moments, weight, axis=axis, where=where, num_threads=num_threads
+    )
+    return _measure(x, dy, weight, bias, axes, others, spread, eps, y, gradients, where)
 
 
 def batch_norm_errors(
@@ -229,16 +239,19 @@ def batch_norm_errors(
     axis: int,
     eps: float,
     num_threads: int | None = None,
+    where: Any = None,
 ) -> Errors:
     """Run batch_norm in training, forward and backward, and measure every result."""
     channel = axis % x.ndim
     axes = tuple(i for i in range(x.ndim) if i != channel)
     spread = [length if i == channel else 1 for i, length in enumerate(x.shape)]
     y, moments = nk.batch_norm(
-        x, weight, bias, axis=axis, eps=eps, return_moments=True, num_threads=num_threads
+        x, weight, bias, axis=axis, eps=eps, where=where, return_moments=True, num_threads=num_threads
     )
-    gradients = nk.batch_norm_backward(dy, x, moments, weight, axis=axis, num_threads=num_threads)
-    return _measure(x, dy, weight, bias, axes, axes, spread, eps, y, gradients)
+    gradients = nk.batch_norm_backward(
+        dy, x, moments, weight, axis=axis, where=where, num_threads=num_threads
+    )
+    return _measure(x, dy, weight, bias, axes, axes, spread, eps, y, gradients, where)
 
 
 def _measure(
@@ -252,9 +265,12 @@ def _measure(
     eps: float,
     y: NDArray[Any],
     gradients: nk.NormGradients,
+    where: Any,
 ) -> Errors:
     w = np.ones(spread) if weight is None else np.asarray(weight, np.float64).reshape(spread)
     b = np.zeros(spread) if bias is None else np.asarray(bias, np.float64).reshape(spread)
     oracle = by_reference if x.dtype == np.float32 else by_decimal
-    exact = summed(oracle(dy, x, w, axes, eps), b, summed_axes, gradients.dweight.shape)
+    exact = summed(
+        oracle(dy, x, w, axes, eps, True if where is None else where), b, summed_axes, gradients.dweight.shape
+    )
     return Errors(forward_share(y, exact, w, b), *gradient_shares(gradients, exact))

@@ -14,20 +14,6 @@ inline Where from(Where where, Index outer, Index channel, Index inner) {
   return where;
 }
 
-// How many elements of a channel count.
-inline Index count_chosen(Runs runs, Where where) {
-  if (!where.at) return runs.outer * runs.inner;
-  Index count = 0;
-  for (Index o = 0; o < runs.outer; ++o) {
-    const std::uint8_t* at = where.at + o * where.outer;
-    if (where.inner == 0)
-      count += *at != 0 ? runs.inner : 0;
-    else
-      for (Index i = 0; i < runs.inner; ++i) count += at[i] != 0;
-  }
-  return count;
-}
-
 // Squares below the normal numbers of T are lost, which matters when neither the variance is larger than this nor eps
 // is much larger.
 template <class T>

@@ -47,8 +47,12 @@ constexpr Kernels<T> table() {
 namespace normkit {
 
 extern const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA);
-const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA) = {NORMKIT_TEXT(NORMKIT_ISA), table<float>(),
-                                                       table<double>(),           table<BFloat16>(),
-                                                       table<Float16>(),          {channel_affines, channel_gradients}};
+const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA) = {NORMKIT_TEXT(NORMKIT_ISA),
+                                                       table<float>(),
+                                                       table<double>(),
+                                                       table<BFloat16>(),
+                                                       table<Float16>(),
+                                                       {channel_affines, channel_gradients},
+                                                       {count_chosen, count_columns}};
 
 }  // namespace normkit

@@ -262,7 +262,7 @@ NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, In
       tile.mean[tile.rows] = {args.mean[r], 0.0};
       tile.rstd[tile.rows] = args.rstd[r];
       tile.where[tile.rows] = from(args.where, r, 0, 0);
-      tile.count[tile.rows] = static_cast<double>(count_chosen({1, 0, args.cols}, tile.where[tile.rows]));
+      if (row_sums) tile.count[tile.rows] = static_cast<double>(count_chosen({1, 0, args.cols}, tile.where[tile.rows]));
       prepare(tile, r);
       ++tile.rows;
     }

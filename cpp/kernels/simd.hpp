@@ -257,6 +257,36 @@ NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 }
 #endif
 
+// As many bytes as there are lanes. GCC takes __builtin_convertvector apart into single bytes.
+#if defined(__AVX2__)
+NORMKIT_INLINE __m128i eight_bytes(const std::uint8_t* p) {
+  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+}
+#if defined(__AVX512F__)
+NORMKIT_INLINE void widen_bytes(const std::uint8_t* p, Mask<float>& to) {
+  to = reinterpret_cast<Mask<float>>(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+#else
+NORMKIT_INLINE void widen_bytes(const std::uint8_t* p, Mask<float>& to) {
+  to = reinterpret_cast<Mask<float>>(_mm256_cvtepu8_epi32(eight_bytes(p)));
+}
+#endif
+NORMKIT_INLINE void widen_bytes(const std::uint8_t* p, Mask<double>& to) {
+#if defined(NORMKIT_WIDE_DOUBLES)
+  to = reinterpret_cast<Mask<double>>(_mm512_cvtepu8_epi64(eight_bytes(p)));
+#else
+  int four;
+  __builtin_memcpy(&four, p, sizeof four);
+  to = reinterpret_cast<Mask<double>>(_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four)));
+#endif
+}
+#else
+template <class M>
+NORMKIT_INLINE void widen_bytes(const std::uint8_t* p, M& to) {
+  for (unsigned i = 0; i < sizeof to / sizeof to[0]; ++i) to[i] = p[i];
+}
+#endif
+
 // As many vectors of doubles v[0], v[1], ... as they have lanes: the sum of the lanes of each, by halves, as the lanes
 // of one vector. At every step two vectors become one, with the sums of their halves side by side.
 #if defined(NORMKIT_WIDE_DOUBLES)

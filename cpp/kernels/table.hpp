@@ -216,6 +216,12 @@ struct ChannelKernels {
   bool (*gradients)(const ChannelGradients& args, Index begin, Index end);
 };
 
+struct MaskKernels {
+  // How many elements of a channel's runs count, and how many in every column of a block.
+  Index (*count)(Runs runs, Where where);
+  void (*count_columns)(Block block, Where where, double* counts);
+};
+
 struct KernelSet {
   const char* isa;
   Kernels<float> f32;
@@ -223,6 +229,7 @@ struct KernelSet {
   Kernels<BFloat16> bf16;
   Kernels<Float16> f16;
   ChannelKernels channels;
+  MaskKernels masks;
 };
 
 // Marks a row or channel that a kernel left alone.

@@ -2,25 +2,24 @@
 #pragma once
 
 #include "coefficients.hpp"
+#include "loops.hpp"
 #include "simd.hpp"
 #include "wide.hpp"
 
 namespace {
 
-template <int n>
-struct BytesOf {
-  typedef std::uint8_t type __attribute__((vector_size(n)));
-};
-
 // Lanes of all ones where the byte is not 0; those outside a part are 0.
 template <class T, class N>
 NORMKIT_INLINE Mask<T> chosen_lanes(const std::uint8_t* p, N n) {
-  typename BytesOf<lanes<T>>::type bytes = {};
-  if constexpr (is_part<N>)
+  if constexpr (is_part<N>) {
+    std::uint8_t bytes[lanes<T>] = {};
     for (Index i = 0; i < n.n; ++i) bytes[i] = p[i];
-  else
-    __builtin_memcpy(&bytes, p, sizeof bytes);
-  return __builtin_convertvector(bytes, Mask<T>) != 0;
+    return chosen_lanes<T>(bytes, Full{});
+  } else {
+    Mask<T> numbers;
+    widen_bytes(p, numbers);
+    return numbers != 0;
+  }
 }
 
 // The same from an element of a run or row on that may be chosen as a whole.
@@ -50,6 +49,33 @@ struct Chosen {
     return keep(v, chosen_lanes<double>(at + i, n));
   }
 };
+
+// How many elements of a channel count.
+Index count_chosen(Runs runs, Where where) {
+  if (!where.at) return runs.outer * runs.inner;
+  Index count = 0;
+  for (Index o = 0; o < runs.outer; ++o) {
+    const std::uint8_t* at = where.at + o * where.outer;
+    if (where.inner == 0) {
+      count += *at != 0 ? runs.inner : 0;
+    } else {
+      Mask<float> minus = {};
+      each_vector<float>(runs.inner, [&](Index i, auto n) { minus += chosen_lanes<float>(at + i, n); });
+      for (int lane = 0; lane < lanes<float>; ++lane) count -= minus[lane];
+    }
+  }
+  return count;
+}
+
+// The same for every column of a block.
+void count_columns(Block block, Where where, double* counts) {
+  each_vector<double>(block.cols, [&](Index i, auto n) { store(counts + i, Vec<double>{}, n); });
+  for (Index r = 0; r < block.rows; ++r)
+    each_vector<double>(block.cols, [&](Index i, auto n) {
+      const Vec<double> one = keep(broadcast(1.0), chosen_lanes<double>(from(where, r, 0, 0), i, n));
+      store(counts + i, load(counts + i, n) + one, n);
+    });
+}
 
 // body(offset, All or Chosen) for the runs of a channel that have elements to choose.
 template <class F>

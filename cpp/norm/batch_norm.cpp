@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/coefficients.hpp"
+#include "norm/dispatch.hpp"
 #include "norm/machine.hpp"
 #include "norm/scratch.hpp"
 #include "norm/threads.hpp"
@@ -28,17 +29,22 @@ Arguments with_stores(Arguments args, Index arrays, bool twice, int threads) {
 
 // How many elements of each channel count.
 void count_channels(const ChannelShape& shape, Where where, double* samples, int threads) {
-  const Runs runs{shape.outer, shape.channels * shape.inner, shape.inner};
+  const MaskKernels& kernel = active_kernels().masks;
+  const Index width = shape.channels * shape.inner;
+  const Runs runs{shape.outer, width, shape.inner};
   if (where.channel == 0) {
-    std::fill(samples, samples + shape.channels, static_cast<double>(count_chosen(runs, where)));
+    std::fill(samples, samples + shape.channels, static_cast<double>(kernel.count(runs, where)));
     return;
   }
   parallel(threads, [&](const Team& team) {
     const Share mine = team.share(shape.channels);
-    std::fill(samples + mine.begin, samples + mine.end, 0.0);
-    for (Index o = 0; o < shape.outer; ++o)
+    const Where first = from(where, 0, mine.begin, 0);
+    if (shape.inner == 1)
+      kernel.count_columns({shape.outer, width, mine.end - mine.begin}, {first.at, where.outer, 0, where.channel},
+                           samples + mine.begin);
+    else
       for (Index c = mine.begin; c < mine.end; ++c)
-        samples[c] += static_cast<double>(count_chosen({1, 0, shape.inner}, from(where, o, c, 0)));
+        samples[c] = static_cast<double>(kernel.count(runs, from(where, 0, c, 0)));
   });
 }
 

@@ -26,14 +26,21 @@ void each_chosen_element(Runs runs, Where where, F&& body) {
   });
 }
 
+inline double count_chosen(Runs runs, Where where) {
+  double count = 0.0;
+  each_chosen_element(runs, where, [&](Index) { count += 1.0; });
+  return count;
+}
+
 // Statistics of x·2^−exponent, which keeps squares of double data in range; a double holds the squares of any float.
 template <class T>
 struct CarefulMoments {
   using W = Wider<T>;
   W mean, var, rstd;
   int exponent;
+  bool of_none = false;  // no element counts: nothing is known of what x̂ is, and it is 0 whatever x
 
-  W x_hat(T x) const { return (W(std::scalbn(to_double(x), -exponent)) - mean) * rstd; }
+  W x_hat(T x) const { return of_none ? W(0.0) : (W(std::scalbn(to_double(x), -exponent)) - mean) * rstd; }
 
   // In units of x.
   double mean_of_x() const { return static_cast<double>(scaled(mean, exponent)); }
@@ -54,9 +61,8 @@ int careful_exponent(const T* x, Runs runs, Where where, double eps) {
 template <class T>
 CarefulMoments<T> careful_moments(const T* x, Runs runs, Where where, double eps) {
   using W = Wider<T>;
-  const W count = static_cast<double>(count_chosen(runs, where));
-  // Nothing is known of what no element tells: x̂ is 0 everywhere.
-  if (static_cast<double>(count) == 0.0) return {0.0, 0.0, 0.0, 0};
+  const W count = count_chosen(runs, where);
+  if (static_cast<double>(count) == 0.0) return {0.0, 0.0, 0.0, 0, true};
   const int exponent = careful_exponent(x, runs, where, eps);
   const auto value = [&](Index i) { return W(std::scalbn(to_double(x[i]), -exponent)); };
   W sum = 0.0, squares = 0.0;
@@ -104,10 +110,11 @@ CarefulGradient<T> careful_gradient(const T* dy, const T* x, Runs runs, Where wh
                                     Weight&& weight) {
   using W = Wider<T>;
   CarefulMoments<T> moments = careful_moments(x, runs, where, 0.0);
+  if (moments.of_none) return {moments, 0.0, 0.0, 0.0};
   const Sum exact = sum_of(scaled(moments.mean, moments.exponent));
   if (!is_rounding((exact.hi - mean) + exact.lo, mean)) moments.mean = W(std::scalbn(mean, -moments.exponent));
   moments.rstd = W(std::scalbn(rstd, moments.exponent));
-  const W count = static_cast<double>(std::max<Index>(1, count_chosen(runs, where)));
+  const W count = count_chosen(runs, where);
   W g_sum = 0.0, gx_sum = 0.0;
   each_element(runs, {}, [&](Index i, bool) {
     const W g = W(to_double(dy[i])) * W(static_cast<double>(weight(i)));

@@ -249,7 +249,7 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, Real<T>* 
       gd += widened<T>(parts[row * chunks + chunk].gd);
     }
     const double rstd = args.rstd[row],
-                 count = static_cast<double>(count_chosen({1, 0, cols}, from(args.where, row, 0, 0)));
+                 count = static_cast<double>(active_kernels().masks.count({1, 0, cols}, from(args.where, row, 0, 0)));
     gradients[row] =
         row_gradient<Real<T>>(means[row], rstd, static_cast<double>(g) / count, static_cast<double>(gd) * rstd / count);
   };

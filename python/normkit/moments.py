@@ -119,7 +119,8 @@ class BatchMoments(Moments):
         if len(filled) == 1:
             return filled[0]
         # Means relative to the first one, so that nothing is lost where the mean is much larger than σ.
-        pivot, total = np.zeros(first.mean.shape), np.int64(0)
+        pivot = np.zeros(first.mean.shape)
+        total: Any = 0
         for part in filled:
             pivot, total = np.where(total == 0, part.mean, pivot), total + part.samples
         shares = [(part.samples / np.maximum(total, 1), part) for part in filled]

@@ -409,5 +409,7 @@ def batch_norm_backward(
         As for `batch_norm`.
     """
     return NormGradients._make(
-        _core.batch_norm_backward(dy, x, moments[0], moments[1], weight, training, axis, where, out, num_threads)
+        _core.batch_norm_backward(
+            dy, x, moments[0], moments[1], weight, training, axis, where, out, num_threads
+        )
     )

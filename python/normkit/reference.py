@@ -30,17 +30,17 @@ Mask = NDArray[np.bool_]
 class Statistics(NamedTuple):
     """Mean and biased variance over some axes, with those axes kept at length 1, and the values centered.
 
-    count: how many elements they are taken of; of none they are 0.
+    samples: how many elements they are taken of; of none they are 0.
     """
 
     mean: Array
     var: Array
     centered: Array
-    count: NDArray[np.int64]
+    samples: NDArray[np.int64]
 
     def rstd(self, eps: float) -> Array:
         """Return 1 / sqrt(var + eps), or 0 where a mask leaves no element."""
-        return np.where((self.count == 0) & (self.centered.size > 0), 0.0, 1.0 / np.sqrt(self.var + eps))
+        return np.where((self.samples == 0) & (self.centered.size > 0), 0.0, 1.0 / np.sqrt(self.var + eps))
 
 
 def statistics(x: ArrayLike, axes: tuple[int, ...], where: ArrayLike | None = None) -> Statistics:

@@ -423,14 +423,14 @@ class RunningStats:
             )
         mean, var = (self._checked(name, state[name], foreign=names is not own) for name in names[:2])
         if names is own:
-            counts = [self._checked_count(name, state[name]) for name in own[2:6]]
-            frozen = bool(state["frozen"])
+            counts = [self._checked_count(name, state[name]) for name in own[2:5]]
+            skipped, frozen = int(self._checked_count("skipped", state["skipped"])), bool(state["frozen"])
         else:
             batches = self._checked_count("num_batches_tracked", state.get("num_batches_tracked", 0))
-            counts, frozen = [batches, batches, 0, 0], self.frozen
+            counts, skipped, frozen = [batches, batches, 0], 0, self.frozen
         self._store(mean, var)
-        self.count, self._var_count, self.samples, self.skipped = counts
-        self.frozen = frozen
+        self.count, self._var_count, self.samples = counts
+        self.skipped, self.frozen = skipped, frozen
 
     def _checked(self, name: str, value: Any, *, foreign: bool) -> NDArray[np.float64]:
         array = np.asarray(value, np.float64)

@@ -4,6 +4,7 @@
 // baseline) nor on the number of threads; golden.txt has what they are. check.sh builds this, runs it and compares.
 //
 // golden ISA THREADS; without arguments: the instruction sets that this machine has.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -244,6 +245,76 @@ void try_batch_norm(ChannelShape shape, Data data, bool parameters, int threads)
   print("batch_norm_backward inference", name, dx, dweight, dbias);
 }
 
+// A mask that takes half of the elements, shared over the axes whose flag is false.
+struct Shared {
+  bool outer, channel, inner;
+};
+constexpr Shared shared_masks[] = {{true, false, false}, {false, true, true}, {true, false, true}, {true, true, true}};
+class Mask {
+ public:
+  Mask(Random& random, const ChannelShape& shape, Shared own)
+      : own_(own), inner_(own.inner ? shape.inner : 1), channels_(own.channel ? shape.channels : 1) {
+    bytes_.resize(static_cast<std::size_t>((own.outer ? shape.outer : 1) * channels_ * inner_));
+    for (std::uint8_t& byte : bytes_) byte = random.next() % 2;
+  }
+  // Strides are 0 along axes of one element too.
+  Where where() const {
+    return {bytes_.data(), own_.outer ? channels_ * inner_ : 0, channels_ > 1 ? inner_ : 0, inner_ > 1 ? 1 : 0};
+  }
+  std::string name() const {
+    return std::string(" where") + (own_.outer ? " outer" : "") + (own_.channel ? " channel" : "") +
+           (own_.inner ? " inner" : "");
+  }
+
+ private:
+  Shared own_;
+  Index inner_, channels_;
+  std::vector<std::uint8_t> bytes_;
+};
+
+template <class T>
+void try_masks(const ChannelShape& shape, Data data, int threads) {
+  const auto [outer, channels, inner] = shape;
+  Random random(static_cast<std::uint64_t>((outer * 1000003 + channels) * 1000003 + inner));
+  using R = Real<T>;
+  const Index size = shape.size();
+  auto wide = room<R>(size);
+  for (Index i = 0; i < size; ++i) wide[static_cast<std::size_t>(i)] = element<R>(random, data, i / inner % channels);
+  const auto x = stored<T>(wide), dy = stored<T>(normals<R>(random, size));
+  const auto weight = normals<R>(random, std::max(channels, inner)), bias = weight;
+  for (const Shared& own : shared_masks) {
+    const Mask mask(random, shape, own);
+    const std::string name = name_of<T>({outer, channels, inner}, data, true) + mask.name();
+    auto y = room<T>(size), dx = y;
+    auto dweight = room<R>(channels), dbias = dweight;
+    auto mean = room<double>(channels), rstd = mean, var = mean, samples = mean;
+    batch_norm_training<T>({x.data(), y.data(), weight.data(), bias.data(), mean.data(), rstd.data(), var.data(), shape,
+                            eps_of<T>(data), Reach::past, mask.where(), samples.data()},
+                           threads);
+    print("batch_norm_training", name, y, mean, rstd, var, samples);
+    batch_norm_backward<T>({dy.data(), x.data(), dx.data(), weight.data(), mean.data(), rstd.data(), dweight.data(),
+                            dbias.data(), shape, Reach::past, mask.where()},
+                           true, threads);
+    print("batch_norm_backward training", name, dx, dweight, dbias);
+    if (own.channel) continue;
+    // The same elements as rows: (outer·channels, inner), where the mask of a row is that of its outer index.
+    const ChannelShape rows{outer * channels, 1, inner};
+    const Mask row_mask(random, rows, own);
+    auto row_mean = room<double>(rows.outer), row_rstd = row_mean;
+    auto row_dweight = room<R>(inner), row_dbias = row_dweight;
+    layer_norm<T>({x.data(), y.data(), weight.data(), bias.data(), row_mean.data(), row_rstd.data(), inner,
+                   eps_of<T>(data), Reach::past, row_mask.where()},
+                  rows.outer, threads);
+    print("layer_norm", name, y, row_mean, row_rstd);
+    layer_norm_backward<T>({dy.data(), x.data(), dx.data(), weight.data(), row_mean.data(), row_rstd.data(), inner,
+                            Reach::past, row_mask.where()},
+                           rows.outer, row_dweight.data(), row_dbias.data(), threads);
+    print("layer_norm_backward", name, dx, row_dweight, row_dbias);
+  }
+}
+constexpr ChannelShape masked_shapes[] = {{301, 24, 1}, {65, 130, 1}, {40, 7, 5},   {5, 7, 49},
+                                          {3, 6, 1001}, {2, 5, 4225}, {3, 2, 8193}, {2, 1, 20011}};
+
 // Shapes as in tests/cases.py, around every boundary of the kernels and plans.
 std::vector<LayerNormShape> layer_norm_shapes() {
   std::vector<LayerNormShape> shapes;
@@ -311,6 +382,11 @@ void try_all(int threads) {
     try_layer_norm<T>(shape, Data::normal, false, threads);
     for (const Data data : hostile)
       if (has_room_for<T>(data)) try_layer_norm<T>(shape, data, true, threads);
+  }
+  for (const ChannelShape shape : masked_shapes) {
+    try_masks<T>(shape, Data::normal, threads);
+    for (const Data data : hostile)
+      if (has_room_for<T>(data) && shape.inner < 1024) try_masks<T>(shape, data, threads);
   }
   for (const ChannelShape shape : batch_norm_shapes()) try_batch_norm<T>(shape, Data::normal, true, threads);
   for (const ChannelShape shape : hostile_batch_norm_shapes) {
