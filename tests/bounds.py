@@ -24,6 +24,7 @@ F64 = NDArray[np.float64]
 
 # The contract: the largest error of each result in its unit, which `forward_units` and `gradient_units` define.
 LIMITS = {"y": 4.0, "dx": 4.0, "dweight": 2.0, "dbias": 2.0}
+MISROUNDED = 1e-3  # the share of 16-bit elements that may be off by one unit in the last place
 
 
 @dataclass
@@ -55,8 +56,7 @@ class Exact:
 
 def forward_units(y: NDArray[Any], exact: Exact, weight: Any, bias: Any) -> F64:
     """|y − exact| of every element in ulp of max(|x̂·weight|, |bias|, |weight|/256)."""
-    size = np.maximum(np.abs(exact.x_hat * weight), np.maximum(np.abs(bias), np.abs(weight) / 256.0))
-    ulp = np.spacing(np.asarray(size, np.float64).astype(y.dtype)).astype(np.float64)
+    ulp = np.spacing(_forward_size(exact, weight, bias).astype(y.dtype)).astype(np.float64)
     return _in_units(_difference(y, exact.y), ulp)
 
 
@@ -85,6 +85,52 @@ def gradient_shares(gradients: nk.NormGradients, exact: Exact) -> tuple[float, f
     """Errors of dx, dweight and dbias as shares of their bounds."""
     dx, dweight, dbias = gradient_units(gradients, exact)
     return _largest(dx, "dx"), _largest(dweight, "dweight"), _largest(dbias, "dbias")
+
+
+def assert_contract(
+    y: NDArray[Any], gradients: nk.NormGradients, exact: Exact, weight: Any, bias: Any, what: str = ""
+) -> None:
+    """Hold all results, of any dtype, to their bounds; weight and bias broadcast against x."""
+    if y.dtype.itemsize > 2:
+        errors = Errors(forward_share(y, exact, weight, bias), *gradient_shares(gradients, exact))
+        assert errors.worst() <= 1.0, f"{what}: {errors}"
+        return
+    eps = float(np.finfo(np.float32).eps)
+    assert_rounded_once(y, exact.y, LIMITS["y"] * eps * _forward_size(exact, weight, bias), f"{what} y")
+    for name, got in gradients._asdict().items():
+        bound = LIMITS[name] * eps * getattr(exact, f"{name}_scale")
+        assert_rounded_once(got, getattr(exact, name), bound, f"{what} {name}")
+
+
+def assert_rounded_once(got: NDArray[Any], exact: F64, float32_bound: Any, what: str) -> None:
+    """Within float32's bound and one rounding of the exact value, and nearly always that value rounded."""
+    largest = {"float16": 65520.0, "bfloat16": 2.0**128}.get(got.dtype.name, np.inf)
+    beyond = np.abs(exact) >= largest
+    assert np.isinf(got[beyond].astype(np.float64)).all()
+    error = np.abs(np.where(beyond, 0.0, got.astype(np.float64) - exact))
+    bound = 1.001 * half_unit(got.dtype, exact) + float32_bound
+    assert (error <= bound).all(), f"{what}: {np.max(error / bound):.2f} of the bound"
+    if got.dtype.itemsize == 2 and got.size >= 5000:
+        expected = exact.astype(got.dtype)
+        differ = got.view(np.uint16) != expected.view(np.uint16)
+        share = np.count_nonzero(differ & ~((got == 0) & (expected == 0))) / got.size
+        assert share <= MISROUNDED, f"{what}: {share:.3%} of the elements misrounded"
+
+
+def half_unit(dtype: Any, value: Any) -> F64:
+    """Half the distance between neighbours of the dtype where value is: the most that one rounding changes it by."""
+    digits, least = {
+        "float16": (11, -25),
+        "bfloat16": (8, -134),
+        "float32": (24, -150),
+        "float64": (53, -1075),
+    }[np.dtype(dtype).name]
+    return np.maximum(np.abs(value) * 2.0**-digits, 2.0**least)
+
+
+def _forward_size(exact: Exact, weight: Any, bias: Any) -> F64:
+    size = np.maximum(np.abs(exact.x_hat * weight), np.maximum(np.abs(bias), np.abs(weight) / 256.0))
+    return np.asarray(size, np.float64)
 
 
 def _difference(got: NDArray[Any], exact: Any) -> F64:
@@ -170,6 +216,19 @@ def by_pairs(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) ->
     g = dy * weight
     mean_g, mean_gx = g.sum(axes, keepdims=True) / count, (g * x_hat).sum(axes, keepdims=True) / count
     return _assemble(dy, x_hat, rstd, g, mean_g, mean_gx, weight, axes)
+
+
+def by_constants(dy: Any, x: Any, weight: Any, mean: Any, var: Any, eps: float) -> Exact:
+    """Of inference, whose statistics are given; in float64 for narrower data, in long doubles for float64.
+
+    All but x broadcast against it.
+    """
+    wide = np.float64 if np.asarray(x).dtype.itemsize < 8 else np.longdouble
+    dy, x, weight, mean, var = (np.asarray(a).astype(wide) for a in (dy, x, weight, mean, var))
+    rstd = 1.0 / np.sqrt(var + eps)
+    x_hat = (x - mean) * rstd
+    nothing = np.zeros_like(rstd)
+    return _assemble(dy, x_hat, rstd, dy * weight, nothing, nothing, weight, ())
 
 
 def _assemble(

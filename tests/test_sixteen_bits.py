@@ -13,9 +13,9 @@ import pytest
 
 import bounds
 import normkit as nk
+from bounds import assert_rounded_once
 from cases import BATCH_NORM, LARGE_BATCH_NORM, LARGE_LAYER_NORM, LAYER_NORM, SIXTEEN_BITS
 
-MISROUNDED = 1e-3  # the share of elements that may be off by one unit in the last place
 pytestmark = pytest.mark.parametrize("dtype", SIXTEEN_BITS, ids=["float16", "bfloat16"])
 
 Array = np.ndarray[Any, Any]
@@ -29,42 +29,6 @@ def scaled(x: Array, scale: Array) -> Array:
     """x·scale by way of the kernels: inference with mean 0 and variance 1."""
     channels = x.shape[1]
     return nk.batch_norm(x, scale, stats=nk.RunningStats(channels), training=False, eps=0.0)
-
-
-def half_unit(dtype: Any, value: Array) -> Array:
-    """Half the distance between neighbours of the dtype where value is: the most that one rounding changes it by."""
-    digits, least = {"float16": (11, -25), "bfloat16": (8, -134), "float32": (24, -150)}[np.dtype(dtype).name]
-    return np.maximum(np.abs(value) * 2.0**-digits, 2.0**least)
-
-
-def assert_rounded_once(got: Array, exact: Array, float32_bound: Array, what: str) -> None:
-    """Within float32's bound and one rounding of the exact value, and nearly always that value rounded."""
-    largest = {"float16": 65520.0, "bfloat16": 2.0**128}.get(got.dtype.name, np.inf)
-    beyond = np.abs(exact) >= largest
-    assert np.isinf(got[beyond].astype(np.float64)).all()
-    error = np.abs(np.where(beyond, 0.0, got.astype(np.float64) - exact))
-    bound = 1.001 * half_unit(got.dtype, exact) + float32_bound
-    assert (error <= bound).all(), f"{what}: {np.max(error / bound):.2f} of the bound"
-    if got.dtype.itemsize == 2 and got.size >= 5000:
-        expected = exact.astype(got.dtype)
-        share = np.count_nonzero((bits(got) != bits(expected)) & ~((got == 0) & (expected == 0))) / got.size
-        assert share <= MISROUNDED, f"{what}: {share:.3%} of the elements misrounded"
-
-
-def assert_results(
-    y: Array, gradients: nk.NormGradients, exact: bounds.Exact, weight: Array, bias: Array, kept: Any
-) -> None:
-    """All results against the float32 bounds of the contract; kept: the axes that parameters keep."""
-    eps = float(np.finfo(np.float32).eps)
-    size = np.maximum(np.abs(exact.x_hat * weight), np.maximum(np.abs(bias), np.abs(weight) / 256))
-    assert_rounded_once(y, exact.y + bias, 4 * eps * size, "y")
-    summed = tuple(i for i in range(y.ndim) if i not in kept)
-    dx, dweight, dbias = gradients
-    assert_rounded_once(dx, exact.dx, 4 * eps * exact.dx_scale, "dx")
-    assert_rounded_once(
-        dweight, exact.dweight.sum(summed), 2 * eps * exact.dweight_scale.sum(summed), "dweight"
-    )
-    assert_rounded_once(dbias, exact.dbias.sum(summed), 2 * eps * exact.dbias_scale.sum(summed), "dbias")
 
 
 def test_every_number_is_read_and_written(isa: str, dtype: Any) -> None:
@@ -115,8 +79,10 @@ def test_layer_norm(isa: str, rng: np.random.Generator, dtype: Any, shape: Any, 
     assert (y.dtype, gradients.dx.dtype, gradients.dweight.dtype) == (x.dtype, x.dtype, np.float32)
     spread = [shape[i] if i in axes else 1 for i in range(len(shape))]
     wide_weight, wide_bias = (p.astype(np.float64).reshape(spread) for p in (weight, bias))
+    others = tuple(i for i in range(len(shape)) if i not in axes)
     exact = bounds.by_reference(dy, x, wide_weight, axes, 1e-5)
-    assert_results(y, gradients, exact, wide_weight, wide_bias, axes)
+    exact = bounds.summed(exact, wide_bias, others, weight.shape)
+    bounds.assert_contract(y, gradients, exact, wide_weight, wide_bias)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [*BATCH_NORM[::3], *LARGE_BATCH_NORM])
@@ -132,7 +98,8 @@ def test_batch_norm(isa: str, rng: np.random.Generator, dtype: Any, shape: Any, 
     wide_weight, wide_bias = (p.astype(np.float64).reshape(spread) for p in (weight, bias))
     reduced = tuple(i for i in range(len(shape)) if i != axis)
     exact = bounds.by_reference(dy, x, wide_weight, reduced, 1e-5)
-    assert_results(y, gradients, exact, wide_weight, wide_bias, (axis,))
+    exact = bounds.summed(exact, wide_bias, reduced, weight.shape)
+    bounds.assert_contract(y, gradients, exact, wide_weight, wide_bias)
     assert stats.mean.dtype == np.float32
     np.testing.assert_allclose(stats.mean, x.astype(np.float64).mean(reduced), rtol=1e-6)
 
