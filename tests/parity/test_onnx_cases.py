@@ -1,46 +1,97 @@
-"""ONNX's own node tests of BatchNormalization and LayerNormalization."""
+"""ONNX's own cases of normalization: its node tests, and models that were converted from torch."""
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import bounds
 import normkit as nk
 
-collect = pytest.importorskip(
-    "onnx.backend.test.case.node", reason="the parity group is not installed: pip install --group parity"
-).collect_testcases
+MISSING = "the parity group is not installed: pip install --group parity"
+onnx = pytest.importorskip("onnx", reason=MISSING)
+backend = pytest.importorskip("onnx.backend.test", reason=MISSING)
+collect = pytest.importorskip("onnx.backend.test.case.node", reason=MISSING).collect_testcases
 
 pytestmark = pytest.mark.parity
+
+Array = np.ndarray[Any, Any]
+
+# How many cases the normalizing operators have: those that normkit computes, and those of other operations: without a mean, or with
+# one mean for several channels that have a weight each.
+COMPUTED = {
+    "BatchNormalization": 4,
+    "InstanceNormalization": 2,
+    "LayerNormalization": 19,
+    "MeanVarianceNormalization": 1,
+}
+OTHERS = {"GroupNormalization": 2, "LpNormalization": 6, "RMSNormalization": 19}
+CONVERTED = [
+    "test_BatchNorm1d_3d_input_eval",
+    "test_BatchNorm2d_eval",
+    "test_BatchNorm2d_momentum_eval",
+    "test_BatchNorm3d_eval",
+    "test_BatchNorm3d_momentum_eval",
+]
+MODELS = Path(backend.__file__).parent / "data/pytorch-converted"
 
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Any]:
     # Anything else than None works only at the first call of a process.
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
         return {case.name: case for case in collect(None)}
 
 
-def attributes(case: Any) -> dict[str, Any]:
-    return {a.name: a.f if a.type == 1 else a.i for a in case.model.graph.node[0].attribute}
+def operator(case: Any) -> str:
+    nodes = case.model.graph.node
+    return nodes[0].op_type if len(nodes) == 1 else "several"
 
 
-def chosen(cases: dict[str, Any], operator: str) -> list[Any]:
-    return [
-        c
-        for c in cases.values()
-        if len(c.model.graph.node) == 1 and c.model.graph.node[0].op_type == operator
-    ]
+def chosen(cases: dict[str, Any], name: str) -> list[Any]:
+    picked = [case for case in cases.values() if operator(case) == name]
+    assert len(picked) == COMPUTED[name]
+    return picked
 
 
-@pytest.mark.filterwarnings("ignore")
+def attributes(model: Any) -> dict[str, Any]:
+    return {a.name: onnx.helper.get_attribute_value(a) for a in model.graph.node[0].attribute}
+
+
+def spread(parameter: Array, x: Array) -> Array:
+    return parameter.astype(np.float64).reshape(-1, *[1] * (x.ndim - 2))
+
+
+def assert_exact(y: Array, exact: bounds.Exact, weight: Array, bias: Array) -> None:
+    """Within the contract, where ONNX asks for three digits; weight and bias broadcast against y."""
+    bounds.summed(exact, bias, (), y.shape)
+    assert bounds.forward_share(y, exact, weight, bias) <= 1
+
+
+def test_no_case_is_left_out(cases: dict[str, Any]) -> None:
+    """Those that expand an operator into several repeat its data."""
+    operators = Counter(map(operator, cases.values()))
+    normalizing = {name: count for name, count in operators.items() if name.endswith("Normalization")}
+    assert normalizing == COMPUTED | OTHERS
+    expanded = {name: case for name, case in cases.items() if "norm" in name and "_expanded" in name}
+    layer, others = COMPUTED["LayerNormalization"], OTHERS["GroupNormalization"] + OTHERS["RMSNormalization"]
+    assert len(expanded) == 2 * layer + others
+    for name, case in expanded.items():
+        whole = cases[name.split("_expanded")[0]]
+        for (inputs, outputs), (same, results) in zip(case.data_sets, whole.data_sets, strict=True):
+            for a, b in zip([*inputs, *outputs], [*same, *results], strict=True):
+                np.testing.assert_array_equal(a, b)
+    assert sorted(path.name for path in MODELS.glob("*Norm*")) == CONVERTED
+
+
 def test_batch_normalization(cases: dict[str, Any]) -> None:
-    picked = [c for c in chosen(cases, "BatchNormalization") if c.name.startswith("test_batchnorm_")]
-    assert len(picked) == 4
-    for case in picked:
-        given = attributes(case)
+    for case in chosen(cases, "BatchNormalization"):
+        given = attributes(case.model)
         eps, training = given.get("epsilon", 1e-5), bool(given.get("training_mode", 0))
         for (x, weight, bias, mean, var), outputs in case.data_sets:
             stats = nk.RunningStats(x.shape[1], momentum=1 - given.get("momentum", 0.9), unbiased=False)
@@ -49,24 +100,65 @@ def test_batch_normalization(cases: dict[str, Any]) -> None:
             results = [y, stats.mean, stats.var] if training else [y]
             for got, expected in zip(results, outputs, strict=True):
                 np.testing.assert_allclose(got, expected, rtol=case.rtol, atol=case.atol, err_msg=case.name)
+            weight, bias, mean, var = (spread(a, x) for a in (weight, bias, mean, var))
+            if training:
+                exact = bounds.by_reference(x, x, weight, (0, *range(2, x.ndim)), eps)
+            else:
+                exact = bounds.by_constants(x, x, weight, mean, var, eps)
+            assert_exact(y, exact, weight, bias)
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CONVERTED)
+def test_converted_batch_normalization(name: str) -> None:
+    model = onnx.load(MODELS / name / "model.onnx")
+    weight, bias, mean, var = map(onnx.numpy_helper.to_array, model.graph.initializer)
+    x, expected = (
+        onnx.numpy_helper.to_array(onnx.load_tensor(MODELS / name / "test_data_set_0" / file))
+        for file in ("input_0.pb", "output_0.pb")
+    )
+    eps = attributes(model)["epsilon"]
+    stats = nk.RunningStats(x.shape[1])
+    stats.mean, stats.var = mean, var
+    y = nk.batch_norm(x, weight, bias, stats=stats, training=False, eps=eps)
+    np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
+    weight, bias, mean, var = (spread(a, x) for a in (weight, bias, mean, var))
+    assert_exact(y, bounds.by_constants(x, x, weight, mean, var, eps), weight, bias)
+
+
+def test_instance_normalization(cases: dict[str, Any]) -> None:
+    """A batch norm whose channels are those of every instance."""
+    for case in chosen(cases, "InstanceNormalization"):
+        for (x, weight, bias), (expected,) in case.data_sets:
+            eps = attributes(case.model).get("epsilon", 1e-5)
+            weight, bias = (np.tile(parameter, len(x)) for parameter in (weight, bias))
+            channels = x.reshape(1, weight.size, -1)
+            y = nk.batch_norm(channels, weight, bias, eps=eps)
+            np.testing.assert_allclose(
+                y.reshape(x.shape), expected, rtol=case.rtol, atol=case.atol, err_msg=case.name
+            )
+            weight, bias = spread(weight, channels), spread(bias, channels)
+            assert_exact(y, bounds.by_reference(channels, channels, weight, (0, 2), eps), weight, bias)
+
+
+def test_mean_variance_normalization(cases: dict[str, Any]) -> None:
+    """A batch norm without parameters; ONNX adds 1e-9 to the deviation."""
+    for case in chosen(cases, "MeanVarianceNormalization"):
+        for (x,), (expected,) in case.data_sets:
+            y = nk.batch_norm(x, eps=0.0)
+            np.testing.assert_allclose(y, expected, rtol=case.rtol, atol=case.atol, err_msg=case.name)
+            one, zero = np.ones((1, 1, 1, 1)), np.zeros((1, 1, 1, 1))
+            assert_exact(y, bounds.by_reference(x, x, one, (0, 2, 3), 0.0), one, zero)
+
+
 def test_layer_normalization(cases: dict[str, Any]) -> None:
-    picked = chosen(cases, "LayerNormalization")
-    assert len(picked) == 19
-    for case in picked:
-        given = attributes(case)
+    for case in chosen(cases, "LayerNormalization"):
+        given = attributes(case.model)
+        eps = given.get("epsilon", 1e-5)
         for (x, weight, bias), (y, mean, rstd) in case.data_sets:
             axes = tuple(range(given.get("axis", -1) % x.ndim, x.ndim))
             shape = tuple(x.shape[a] for a in axes)
-            got, moments = nk.layer_norm(
-                x,
-                np.broadcast_to(weight, shape),
-                np.broadcast_to(bias, shape),
-                axis=axes,
-                eps=given.get("epsilon", 1e-5),
-                return_moments=True,
-            )
+            assert weight.shape == bias.shape == shape
+            got, moments = nk.layer_norm(x, weight, bias, axis=axes, eps=eps, return_moments=True)
             for a, b in ((got, y), (moments.mean, mean.squeeze(axes)), (moments.rstd, rstd.squeeze(axes))):
                 np.testing.assert_allclose(a, b, rtol=case.rtol, atol=case.atol, err_msg=case.name)
+            assert_exact(got, bounds.by_reference(x, x, weight, axes, eps), weight, bias)
