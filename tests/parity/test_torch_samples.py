@@ -292,7 +292,7 @@ def checked(samples: Iterator[Sample], rng: np.random.Generator) -> Counter[str]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_samples_of_operations(name: str, dtype: str, rng: np.random.Generator) -> None:
+def test_samples_of_operations(isa: str, name: str, dtype: str, rng: np.random.Generator) -> None:
     operation = next(op for op in op_db if op.name == name)
     torch.manual_seed(0)
     samples = operation.sample_inputs("cpu", getattr(torch, dtype))
@@ -302,7 +302,9 @@ def test_samples_of_operations(name: str, dtype: str, rng: np.random.Generator) 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", MODULES)
-def test_samples_of_modules(name: str, dtype: str, training: bool, rng: np.random.Generator) -> None:
+def test_samples_of_modules(
+    isa: str, name: str, dtype: str, training: bool, rng: np.random.Generator
+) -> None:
     info = next(info for info in module_db if info.name == name)
     torch_dtype = getattr(torch, dtype)
     torch.manual_seed(0)
