@@ -1,6 +1,21 @@
-"""Data for training: mini-batches of arrays, and labelled data from files."""
+"""Data for training: mini-batches of arrays, files and streams, and labelled data that fit into memory."""
 
+from normkit.data.checks import BadDataWarning
+from normkit.data.combined import Files
 from normkit.data.files import load, load_digits
+from normkit.data.mapped import IdxFile, NpyFile
 from normkit.data.minibatches import MiniBatches
+from normkit.data.source import Source
+from normkit.data.streams import Stream
 
-__all__ = ["MiniBatches", "load", "load_digits"]
+__all__ = [
+    "BadDataWarning",
+    "Files",
+    "IdxFile",
+    "MiniBatches",
+    "NpyFile",
+    "Source",
+    "Stream",
+    "load",
+    "load_digits",
+]

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["read_idx"]
+__all__ = ["idx_layout", "read_idx"]
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -52,18 +52,42 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             raise ValueError(f"{path}: {error}") from error
 
 
-def _parse(stream: BinaryIO | gzip.GzipFile, most: int) -> NDArray[Any]:
-    """Read the header and the values of a stream that cannot be longer than `most` bytes."""
+def idx_layout(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Return dtype, shape and offset of the values of a plain IDX file, as its header says.
+
+    Raises
+    ------
+    ValueError
+        If it is gzipped, or its header is not one of IDX.
+    """
+    with path.open("rb") as file:
+        if file.read(2) == _GZIP_MAGIC:
+            raise ValueError(
+                f"{path}: is gzipped, so it cannot be read in the middle; unpack it first (gunzip)"
+            )
+        file.seek(0)
+        try:
+            dtype, shape = _header(file)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return dtype, shape, file.tell()
+
+
+def _header(stream: BinaryIO | gzip.GzipFile) -> tuple[np.dtype[Any], tuple[int, ...]]:
     magic = stream.read(4)
     if not magic:
         raise ValueError("the file is empty")
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] == 0:
         raise ValueError(f"not an IDX file: it starts with 0x{magic.hex()}, an image file with 0x00000803")
-    dtype = np.dtype(_TYPES[magic[2]])
     sizes = stream.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
         raise ValueError(f"the IDX header is cut off: it promises {magic[3]} axes")
-    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+    return np.dtype(_TYPES[magic[2]]), tuple(np.frombuffer(sizes, ">u4").tolist())
+
+
+def _parse(stream: BinaryIO | gzip.GzipFile, most: int) -> NDArray[Any]:
+    """Read the header and the values of a stream that cannot be longer than `most` bytes."""
+    dtype, shape = _header(stream)
     promised = math.prod(shape) * dtype.itemsize
     values = stream.read(promised) if promised <= most else b""
     if len(values) < promised:
