@@ -3,6 +3,7 @@
 from normkit.data.checks import BadDataWarning
 from normkit.data.combined import Files
 from normkit.data.files import load, load_digits
+from normkit.data.hdf5 import Hdf5File
 from normkit.data.mapped import IdxFile, NpyFile
 from normkit.data.minibatches import MiniBatches
 from normkit.data.source import Source
@@ -11,6 +12,7 @@ from normkit.data.streams import Stream
 __all__ = [
     "BadDataWarning",
     "Files",
+    "Hdf5File",
     "IdxFile",
     "MiniBatches",
     "NpyFile",

@@ -138,15 +138,7 @@ class Files(Source):
                 block = self._sources[index].read(max(start, offset) - offset, min(stop, end) - offset)
                 blocks.append(block._replace(rows=block.rows + offset))
             index += 1
-        if len(blocks) == 1:
-            return blocks[0]
-        if not blocks:
-            return Block.of(start, *self.empty)
-        return Block(
-            tuple(np.concatenate(parts) for parts in zip(*(b.arrays for b in blocks), strict=True)),
-            np.concatenate([b.rows for b in blocks]),
-            tuple(fault for b in blocks for fault in b.faults),
-        )
+        return Block.joined(blocks) if blocks else Block.of(start, *self.empty)
 
     def _index(self, row: int) -> int:
         return bisect_right(self._starts, row) - 1

@@ -57,6 +57,17 @@ class Block(NamedTuple):
         """Return a block without faults whose first row is `start`."""
         return cls(arrays, np.arange(start, start + len(arrays[0])))
 
+    @staticmethod
+    def joined(blocks: Sequence[Block]) -> Block:
+        """Return the rows of one or more blocks in one."""
+        if len(blocks) == 1:
+            return blocks[0]
+        return Block(
+            tuple(np.concatenate(parts) for parts in zip(*(b.arrays for b in blocks), strict=True)),
+            np.concatenate([b.rows for b in blocks]),
+            tuple(fault for b in blocks for fault in b.faults),
+        )
+
     def without(self, bad: NDArray[np.bool_], faults: Sequence[Fault]) -> Block:
         """Return the block without some of its rows, for the reasons given."""
         good = ~bad
