@@ -1,5 +1,6 @@
 """Data for training: mini-batches of arrays, files and streams, and labelled data that fit into memory."""
 
+from normkit.data.arrow import ArrowFiles
 from normkit.data.checks import BadDataWarning
 from normkit.data.combined import Files
 from normkit.data.files import load, load_digits
@@ -10,6 +11,7 @@ from normkit.data.source import Source
 from normkit.data.streams import Stream
 
 __all__ = [
+    "ArrowFiles",
     "BadDataWarning",
     "Files",
     "Hdf5File",

@@ -47,7 +47,7 @@ class Hdf5File(Source):
             datasets = [self._dataset(file, name) for name in names]
             lengths = [len(dataset) for dataset in datasets]
             self._empty = tuple(np.empty((0, *d.shape[1:]), native(d.dtype)) for d in datasets)
-            self._chunk = max(d.chunks[0] if d.chunks else 1 for d in datasets)
+            self._chunk = max(d.chunks[0] if d.chunks else 0 for d in datasets)  # 0: none has chunks
         if len(set(lengths)) != 1:
             raise ValueError(f"{self._path}: {', '.join(names)} must be equal in length, have {lengths}")
         self._length = lengths[0]
@@ -91,7 +91,8 @@ class Hdf5File(Source):
 
     def edges(self, rows: int) -> NDArray[np.int64]:
         """Return edges that cut no chunk: HDF5 reads and unpacks whole chunks."""
-        return block_edges(self._length, -(-rows // self._chunk) * self._chunk)
+        chunk = max(1, self._chunk)
+        return block_edges(self._length, -(-rows // chunk) * chunk)
 
     def where(self, row: int, array: int | None = None, position: tuple[int, ...] = ()) -> str:
         """Say which row of which dataset."""
@@ -109,8 +110,8 @@ class Hdf5File(Source):
             try:
                 part = file[name][start:stop]
             except (OSError, KeyError) as error:
-                middle = (start + stop) // 2 // self._chunk * self._chunk
-                if start < middle:  # the damage may be in one half alone
+                middle = (start + stop) // 2 // max(1, self._chunk) * self._chunk
+                if start < middle:  # the damage may be in the chunks of one half alone
                     return Block.joined([self._read(file, start, middle), self._read(file, middle, stop)])
                 reason = f"{name!r}, rows {start} to {stop - 1} (from 0), cannot be read: {error}"
                 fault = Fault(f"{self._path}: {reason}", stop - start)
