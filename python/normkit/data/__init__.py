@@ -3,6 +3,7 @@
 from normkit.data.arrow import ArrowFiles
 from normkit.data.checks import BadDataWarning
 from normkit.data.combined import Files
+from normkit.data.csv_file import CsvFile
 from normkit.data.files import load, load_digits
 from normkit.data.hdf5 import Hdf5File
 from normkit.data.mapped import IdxFile, NpyFile
@@ -13,6 +14,7 @@ from normkit.data.streams import Stream
 __all__ = [
     "ArrowFiles",
     "BadDataWarning",
+    "CsvFile",
     "Files",
     "Hdf5File",
     "IdxFile",
