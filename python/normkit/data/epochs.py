@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from normkit._checks import whole
+from normkit.data.checks import BadRows
 
 __all__ = ["Epochs"]
 
@@ -20,7 +21,14 @@ class Epochs:
     seed : int, Generator or None
         An integer, of which the generator of each epoch is made; a generator for all epochs; or None for an integer by
         chance.
+
+    Attributes
+    ----------
+    bad : BadRows or None
+        Those of the latest epoch.
     """
+
+    bad: BadRows | None = None
 
     def __init__(self, seed: int | np.random.Generator | None) -> None:
         self._shared = seed if isinstance(seed, np.random.Generator) else None

@@ -17,7 +17,7 @@ from normkit.data.checks import BadRows, OnBad
 from normkit.data.combined import Joined
 from normkit.data.cuts import Cuts, Last, cut_until_end
 from normkit.data.epochs import Epochs
-from normkit.data.pools import Pool, RowReader, block_order, buffer_rows, filled
+from normkit.data.pools import Pool, RowReader, block_order, buffer_rows, filled, pool_orders
 from normkit.data.prefetch import prefetched
 from normkit.data.source import Array, Function, Source, row_bytes
 from normkit.data.streams import UNKNOWN_LENGTH, BatchIterable, Stream, is_iterable_of_batches
@@ -91,8 +91,8 @@ class MiniBatches:
 
     Notes
     -----
-    **Order.** Arrays in memory without a `shuffle_buffer` are put in a random order, all orders being equally likely. Other data
-    are cut into blocks of neighbouring rows: 1 MiB, or a sixteenth of the buffer if that is less, or what the
+    **Order.** Arrays in memory without a `shuffle_buffer`, and sources that fit into it, are put in a random order, all orders
+    being equally likely: the same one for the same seed (but with ``on_bad="skip"``). Other data are cut into blocks of neighbouring rows: 1 MiB, or a sixteenth of the buffer if that is less, or what the
     file can be read by (a Parquet row group, an HDF5 chunk) if that is more. The blocks are put in a random order,
     all orders being equally likely; their rows, in that order, are divided into pools of `shuffle_buffer` rows; each pool
     is put in a random order. So each sample comes once per epoch; a block can be anywhere in the epoch; and rows
@@ -143,20 +143,16 @@ class MiniBatches:
         self.prefetch = whole("MiniBatches: prefetch", prefetch)
         self.allow_nonfinite = allow_nonfinite
         self._epochs = Epochs(seed)
-        self._bad = self._bad_rows()
 
     @property
     def _whole_pool(self) -> bool:
         """Whether all the data are one pool as they are."""
         return isinstance(self._data, Arrays) and self.shuffle_buffer is None
 
-    def _bad_rows(self) -> BadRows:
-        return BadRows(self.on_bad, not self.allow_nonfinite and not isinstance(self._data, Arrays))
-
     @property
     def skipped(self) -> int:
         """Rows that were left out in the latest iteration; files that cannot be opened have none to count."""
-        return self._bad.rows
+        return 0 if self._epochs.bad is None else self._epochs.bad.rows
 
     @property
     def empty(self) -> Batch:
@@ -182,7 +178,8 @@ class MiniBatches:
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over all batches once, in a new order if shuffling."""
         rng, epoch, first = self._epochs.begin()
-        self._bad = bad = self._bad_rows()
+        finite = not self.allow_nonfinite and not isinstance(self._data, Arrays)
+        self._epochs.bad = bad = BadRows(self.on_bad, finite)
         batches = self._batches(rng, first, bad)
         with closing(prefetched(batches, self.prefetch) if self.prefetch else batches) as ready:
             for taken, batch in enumerate(ready, first + 1):
@@ -215,20 +212,23 @@ class MiniBatches:
         if drawn is None:
             read = block_order(data, block, None, start)
             return RowReader(Pool(bad.good(data, data.read(*ends))) for ends in read)
-        buffer = min(self.shuffle_buffer or buffer_rows(data.empty), max(1, len(data)))
-        seed = int(drawn.integers(2**63))
+        buffer = self.shuffle_buffer or buffer_rows(data.empty)
+        if buffer >= len(data) and self.on_bad == "error":  # then it is as in memory
+            order = drawn.permutation(len(data))
+            whole = (bad.good(data, data.read(*ends)) for ends in block_order(data, block, None, 0))
+            return RowReader(filled(whole, max(1, len(data)), lambda *_: order), start)
+        orders = pool_orders(int(drawn.integers(2**63)))
         pool, within = divmod(start, buffer)
-        if buffer < len(data):
-            block = max(1, min(block, buffer // BLOCKS_PER_BUFFER))
+        block = max(1, min(block, buffer // BLOCKS_PER_BUFFER))
         read = block_order(data, block, drawn, start - within)
         blocks = (bad.good(data, data.read(*ends)) for ends in read)
-        return RowReader(filled(blocks, buffer, seed, pool), within)
+        return RowReader(filled(blocks, min(buffer, len(data)), orders, pool), within)
 
     def _stream_rows(self, data: Stream, rng: np.random.Generator, bad: BadRows) -> RowReader:
         blocks = (bad.good(data, block) for block in data.blocks())
         if not self.shuffle:
             return RowReader(map(Pool, blocks))
-        return RowReader(filled(blocks, self.shuffle_buffer, int(rng.integers(2**63))))
+        return RowReader(filled(blocks, self.shuffle_buffer, pool_orders(int(rng.integers(2**63)))))
 
     def map(self, function: Function, array: int | None = None) -> MiniBatches:
         """Return the same batches after a function, as `Source.map` applies it; they share epoch and position."""

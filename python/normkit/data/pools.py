@@ -7,7 +7,7 @@ whenever the epoch is run, and each pool from a generator of its own, so that an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from normkit.data.source import Array, Source, row_bytes
 
-__all__ = ["Pool", "RowReader", "Rows", "block_order", "buffer_rows", "filled"]
+__all__ = ["Pool", "RowReader", "Rows", "block_order", "buffer_rows", "filled", "pool_orders"]
 
 BUFFER_BYTES = 64 << 20
 
 Rows = tuple[Array, ...]
+Orders = Callable[[int, int], NDArray[np.int64]]
 
 
 class Pool(NamedTuple):
@@ -65,7 +66,12 @@ def buffer_rows(arrays: Rows) -> int:
     return max(1, BUFFER_BYTES // row_bytes(arrays))
 
 
-def filled(blocks: Iterable[Rows], size: int | None, seed: int, first: int = 0) -> Iterator[Pool]:
+def pool_orders(seed: int) -> Orders:
+    """Return the random order of the rows of each pool."""
+    return lambda number, count: np.random.default_rng([seed, number]).permutation(count)
+
+
+def filled(blocks: Iterable[Rows], size: int | None, orders: Orders, first: int = 0) -> Iterator[Pool]:
     """Fill pools of `size` rows with those of the blocks; the number of the first pool is `first`.
 
     A pool's memory is used again for the next, so its rows must be taken before that.
@@ -74,8 +80,7 @@ def filled(blocks: Iterable[Rows], size: int | None, seed: int, first: int = 0) 
     count, number = 0, first
 
     def pool() -> Pool:
-        order = np.random.default_rng([seed, number]).permutation(count)
-        return Pool(buffers, order)
+        return Pool(buffers, orders(number, count))
 
     for block in blocks:
         if not buffers:

@@ -53,6 +53,12 @@ class Stream:
         self._steps: tuple[tuple[Function, int | None], ...] = ()
         self._first: tuple[Array, ...] | None = None
 
+    def __len__(self) -> int:
+        """Return the number of rows, if it was given."""
+        if self.length is None:
+            raise TypeError("Stream: the number of rows is not known; give length=")
+        return self.length
+
     @property
     def empty(self) -> tuple[Array, ...]:
         """The arrays without rows, as the first item tells; that is fetched for it, and not lost.

@@ -8,6 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from normkit.data.arrays import as_source
+from normkit.data.combined import Joined
+from normkit.data.minibatches import MiniBatches
+from normkit.data.source import Source
+from normkit.data.streams import Stream, is_iterable_of_batches
 from normkit.models.compiled import Compiled
 
 __all__ = ["Samples", "as_features", "as_samples", "split_validation"]
@@ -16,20 +21,33 @@ Array = NDArray[Any]
 
 
 class Samples(NamedTuple):
-    """Features, checked targets, and sample weights if there are any; equal in length."""
+    """Features, checked targets, and sample weights if there are any; equal in length.
 
-    x: Array
-    y: Array
-    weight: Array | None
+    Data of `normkit.data` and iterables of batches are x as a whole, and are checked as they are read.
+    """
+
+    x: Any
+    y: Any = None
+    weight: Array | None = None
 
     @property
-    def arrays(self) -> tuple[Array, ...]:
+    def arrays(self) -> tuple[Any, ...]:
         """Those that there are."""
-        return (self.x, self.y) if self.weight is None else (self.x, self.y, self.weight)
+        return tuple(part for part in self if part is not None)
 
 
-def as_features(x: ArrayLike) -> Array:
-    """Return x as an array of numbers with a batch axis; dtype and memory are its own."""
+def as_features(x: Any) -> Any:
+    """Return x as an array of numbers with a batch axis; dtype and memory are its own.
+
+    A source stays one, of its first array alone.
+    """
+    if isinstance(x, Source):
+        return x.map(lambda *arrays: arrays[0])
+    if _is_dataset(x):
+        raise TypeError(
+            f"x must be an array or a source, whose number of rows is known, got {type(x).__name__}; "
+            "use predict_on_batch for each batch"
+        )
     features = _as_numbers("x", x)
     if features.ndim < 1 or len(features) == 0:
         raise ValueError(f"x must have at least one sample along its first axis, got shape {features.shape}")
@@ -59,6 +77,8 @@ def as_samples(
     TypeError
         If an array is not one of numbers.
     """
+    if _is_dataset(x):
+        return _as_dataset(compiled, x, y, sample_weight, class_weight)
     features = as_features(x)
     if y is None:
         raise ValueError("y is missing: training and evaluation need targets")
@@ -74,6 +94,46 @@ def as_samples(
     weights = _weights(labels, sample_weight, class_weight, dtype)
     compiled.prepare_metrics(targets, output_shape)
     return Samples(features, targets, weights)
+
+
+def _is_dataset(x: Any) -> bool:
+    """Whether x is data that are read batch by batch."""
+    return isinstance(x, (Source, Stream)) or is_iterable_of_batches(x)
+
+
+def _as_dataset(
+    compiled: Compiled,
+    x: Any,
+    y: Any,
+    sample_weight: ArrayLike | None,
+    class_weight: Mapping[int, float] | None,
+) -> Samples:
+    """Return data that are read while training goes on; targets are checked as they are read, so that their row is named."""
+    batches = x if isinstance(x, (Source, Stream, MiniBatches)) else MiniBatches(x)
+    if y is not None or sample_weight is not None:
+        if not isinstance(x, Source):
+            raise ValueError(
+                f"{type(x).__name__} has y and sample_weight in its batches; do not give them apart"
+            )
+        given = [x, *(part for part in (y, sample_weight) if part is not None)]
+        batches = Joined(*as_source(given))
+    parts = len(batches.empty)
+    if parts not in (2, 3):
+        raise ValueError(f"training and evaluation need (x, y) or (x, y, sample_weight), got {parts} arrays")
+    features = batches.empty[0]
+    if isinstance(batches, Source) and len(batches) == 0:
+        raise ValueError(f"x must have at least one sample along its first axis, got shape {batches.shape}")
+    output_shape = compiled.network.shape_for(features.shape)
+    dtype = compiled.network.layers[-1].dtype
+
+    def weighted(x: Array, y: Array, weight: Array | None = None) -> tuple[Array, ...]:
+        weights = _weights(y, weight, class_weight, dtype)
+        return (x, y) if weights is None else (x, y, weights)
+
+    checked = batches.map(weighted).map(lambda y: compiled.loss.targets(y, output_shape, dtype), 1)
+    targets = checked.empty[1]
+    compiled.prepare_metrics(np.zeros((1, *targets.shape[1:]), targets.dtype), output_shape)
+    return Samples(checked)
 
 
 def _weights(
@@ -114,6 +174,10 @@ def split_validation(
     """Cut off the last `fraction` of the samples, before any shuffling, as Keras does."""
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"validation_split must be in [0, 1), got {fraction}")
+    if _is_dataset(x):
+        raise ValueError(
+            "validation_split needs arrays in memory; give validation_data, such as data.part(start, stop)"
+        )
     arrays = [None if a is None else np.asarray(a) for a in (x, y, sample_weight)]
     n = len(as_features(x))
     cut = int(n * (1.0 - fraction))
