@@ -5,8 +5,8 @@ from normkit.data.checks import BadDataWarning
 from normkit.data.combined import Files
 from normkit.data.csv_file import CsvFile
 from normkit.data.files import load, load_digits
+from normkit.data.flat_files import IdxFile, NpyFile
 from normkit.data.hdf5 import Hdf5File
-from normkit.data.mapped import IdxFile, NpyFile
 from normkit.data.minibatches import MiniBatches
 from normkit.data.source import Source
 from normkit.data.streams import Stream

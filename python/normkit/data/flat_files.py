@@ -1,11 +1,11 @@
-"""Files that hold one array of numbers as it is in memory, mapped block by block: ``.npy``, and IDX."""
+"""Files that hold one array of numbers as it is in memory: ``.npy``, and IDX."""
 
 from __future__ import annotations
 
 import math
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from normkit.data.source import Array, Block, Source
 __all__ = ["IdxFile", "NpyFile"]
 
 
-class _MappedFile(Source):
+class _FlatFile(Source):
     """The array at an offset of a file.
 
-    The map is made anew for each block and the block copied out of it. So memory that is mapped never exceeds a
-    block, and a file that became shorter meanwhile is an error, not a SIGBUS.
+    Blocks are read, not mapped: mapped pages, and their neighbours, count as memory of the process as long as the map is
+    there, and a file that became shorter would be a SIGBUS.
     """
 
     def __init__(
@@ -60,20 +60,29 @@ class _MappedFile(Source):
         return f"{self._path}: row {row} (from 0){described_position(position)}"
 
     def read(self, start: int, stop: int) -> Block:
-        """Copy rows out of the file."""
-        if start >= stop:
-            return Block.of(start, *self.empty)
-        try:
-            array = np.memmap(self._path, self._dtype, "r", self._offset, self._shape, self._order)
-        except ValueError as error:
-            raise ValueError(
-                f"{self._path}: the file became shorter since it was opened ({error})"
-            ) from error
-        return Block.of(start, np.array(array[start:stop], native(self._dtype), order="C", subok=False))
+        """Read rows of the file; in Fortran order from as many places as there are columns."""
+        rows, columns = stop - start, math.prod(self._shape[1:])
+        shape = (rows, *self._shape[1:])
+        with self._path.open("rb", buffering=0) as file:
+            if self._order == "C":
+                part = self._values(file, start * columns, rows * columns).reshape(shape)
+            else:
+                parts = [self._values(file, c * len(self) + start, rows) for c in range(columns)]
+                part = np.stack(parts, axis=-1).reshape(shape, order="F")
+        return Block.of(start, np.ascontiguousarray(part, native(self._dtype)))
+
+    def _values(self, file: IO[bytes], first: int, count: int) -> Array:
+        file.seek(self._offset + first * self._dtype.itemsize)
+        values: Array = np.fromfile(file, self._dtype, count)
+        if values.size < count:
+            raise ValueError(f"{self._path}: the file became shorter since it was opened")
+        return values
 
 
-class NpyFile(_MappedFile):
+class NpyFile(_FlatFile):
     """The rows of a ``.npy`` file that may be larger than memory: C or Fortran order, any byte order.
+
+    Rows of a file in Fortran order lie apart, so it is slow to read.
 
     Parameters
     ----------
@@ -108,7 +117,7 @@ def _mapped_npy(path: Path) -> np.memmap[Any, Any]:
     return array
 
 
-class IdxFile(_MappedFile):
+class IdxFile(_FlatFile):
     """The rows of an IDX file, MNIST's format, that may be larger than memory.
 
     Parameters
