@@ -91,16 +91,17 @@ class MiniBatches:
 
     Notes
     -----
-    **Order.** Arrays in memory without a `shuffle_buffer`, and sources that fit into it, are put in a random order, all orders
-    being equally likely: the same one for the same seed (but with ``on_bad="skip"``). Other data are cut into blocks of neighbouring rows: 1 MiB, or a sixteenth of the buffer if that is less, or what the
-    file can be read by (a Parquet row group, an HDF5 chunk) if that is more. The blocks are put in a random order,
-    all orders being equally likely; their rows, in that order, are divided into pools of `shuffle_buffer` rows; each pool
-    is put in a random order. So each sample comes once per epoch; a block can be anywhere in the epoch; and rows
-    of a block of up to `shuffle_buffer` rows are less than 2·shuffle_buffer apart. The rows of a `Stream` fill the
-    pools as they come, so that none is moved by `shuffle_buffer` places or more.
+    **Order.** Arrays in memory without a `shuffle_buffer`, and sources that fit into it, are put in a random order, all
+    orders being equally likely: for the same seed the same one (but with ``on_bad="skip"``). Other data are cut into
+    blocks of neighbouring rows: 1 MiB, or a sixteenth of the buffer if that is less, or what the file can be read by (a
+    Parquet row group, an HDF5 chunk) if that is more. The blocks are put in a random order, all orders being equally
+    likely; their rows, in that order, are divided into pools of `shuffle_buffer` rows; each pool is put in a random
+    order. So each sample comes once per epoch; a block can be anywhere in the epoch; and rows of a block no larger
+    than the buffer are less than 2·shuffle_buffer places apart. The rows of a `Stream` fill the pools as they come, so
+    that none is moved by `shuffle_buffer` places or more.
 
-    **Memory**, for other than arrays in memory: the buffer, three blocks, and prefetch + 3 batches; and what the library of
-    the format takes to read a block.
+    **Memory**, for other than arrays in memory: the rows of the buffer and 8 bytes for each, three blocks, and prefetch + 3
+    batches; and what the library of the format takes to read a block.
 
     Examples
     --------
