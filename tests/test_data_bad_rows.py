@@ -101,6 +101,34 @@ def test_a_good_file_warns_of_nothing(x):
     assert batches.skipped == 0
 
 
+def test_a_row_that_is_bad_in_two_files_is_one(x):
+    y = x.with_name("y.npy")
+    values = np.arange(100.0)
+    values[[17, 18]] = np.nan
+    np.save(y, values)
+    batches = MiniBatches(NpyFile(x).map(refuse_nan), NpyFile(y).map(refuse_nan), on_bad="skip")
+    with pytest.warns(BadDataWarning, match=r"skipped 4 bad rows \(5 faults\)"):
+        rows = np.concatenate([part for _, part in batches])
+    assert sorted(rows) == [i for i in GOOD if i != 18]
+    assert batches.skipped == 4
+
+
+def refuse_nan(rows):
+    if not np.isfinite(rows).all():
+        raise ValueError("not finite")
+    return rows
+
+
+def test_rows_in_memory_that_a_function_refuses():
+    x = np.array([[0.0], [np.nan], [2.0]])
+    batches = MiniBatches(x, np.arange(3), on_bad="skip", shuffle=False)
+    with pytest.warns(BadDataWarning, match=r"array 1: row 1 \(from 0\): not finite"):
+        ((_, y),) = batches.map(refuse_nan, 0)
+    assert (y.tolist(), batches.skipped) == ([0, 2], 1)
+    with pytest.raises(ValueError, match="not finite"):
+        MiniBatches(x, np.arange(3)).map(refuse_nan, 0)
+
+
 def test_only_the_first_few_are_shown(tmp_path):
     np.save(tmp_path / "x.npy", np.full((50, 2), np.nan))
     batches = MiniBatches(NpyFile(tmp_path / "x.npy"), on_bad="skip", shuffle=False)

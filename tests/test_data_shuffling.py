@@ -6,8 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from normkit.data import MiniBatches, NpyFile, Stream
+from normkit.data.arrays import Arrays
 
 
 @pytest.fixture
@@ -262,3 +265,39 @@ def test_seeds_that_cannot_be(seed):
 def test_parameters_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
         MiniBatches(np.arange(3), **options)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_stop_of_any_run(data):
+    """Whatever the sizes: each row once, sizes by the rule, and the rest after a stop is that of the whole."""
+    n, size = data.draw(st.integers(0, 70)), data.draw(st.integers(1, 80))
+    kind = data.draw(st.sampled_from(["source", "arrays", "stream"]))
+    rules = ["keep", "drop", "merge"] + ["spread"] * (kind != "stream")
+    options = {
+        "batch_size": size,
+        "shuffle": data.draw(st.booleans()),
+        "shuffle_buffer": data.draw(st.none() | st.integers(1, 80)),
+        "prefetch": data.draw(st.integers(0, 2)),
+        "last": data.draw(st.sampled_from(rules)),
+        "seed": 5,
+    }
+    if options["last"] != "spread":
+        options["on_bad"] = data.draw(st.sampled_from(["error", "skip"]))
+    rows = np.arange(n)
+    step = data.draw(st.integers(1, 20))
+
+    def batches():
+        if kind == "stream":
+            return MiniBatches(Stream(lambda: (rows[i : i + step] for i in range(0, n, step))), **options)
+        return MiniBatches(rows if kind == "arrays" else Arrays(rows).part(0, n), **options)
+
+    whole = [b.tolist() for (b,) in batches()]
+    assert [len(b) for b in whole] == MiniBatches(rows, batch_size=size, last=options["last"]).sizes
+    seen = [row for b in whole for row in b]
+    assert len(set(seen)) == len(seen)
+    assert options["last"] == "drop" or sorted(seen) == list(range(n))
+    stop = data.draw(st.integers(0, len(whole)))
+    resumed = batches()
+    resumed.load_state_dict(resumed.state_dict() | {"batch": stop})
+    assert [b.tolist() for (b,) in resumed] == whole[stop:]

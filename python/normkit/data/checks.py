@@ -37,22 +37,22 @@ class BadRows:
         self.shown: list[str] = []
         self._faults = 0
 
-    def good(self, source: Source | Stream, block: Block) -> tuple[Array, ...]:
-        """Return the good rows of a block; raise ValueError for the first bad one if none may be skipped."""
+    def good(self, source: Source | Stream, block: Block, rows: int | None = None) -> tuple[Array, ...]:
+        """Return the good rows of a block of `rows`; raise ValueError for the first bad one if none may be skipped."""
         if self._finite:
             block = finite_rows(source, block)
-        self.take(block.faults)
+        # A row may be bad in two files; it is one row all the same.
+        lost = sum(fault.rows for fault in block.faults) if rows is None else rows - len(block.rows)
+        self.take(block.faults, lost)
         return block.arrays
 
-    def take(self, faults: tuple[Fault, ...]) -> None:
-        """Raise the first fault, or count them."""
-        for fault in faults:
-            if not self._skips:
-                raise ValueError(fault.text)
-            self.rows += fault.rows
-            self._faults += 1
-            if len(self.shown) < SHOWN:
-                self.shown.append(fault.text)
+    def take(self, faults: tuple[Fault, ...], lost: int = 0) -> None:
+        """Raise the first fault, or count them and the rows that are lost by them."""
+        if faults and not self._skips:
+            raise ValueError(faults[0].text)
+        self.rows += lost
+        self._faults += len(faults)
+        self.shown += [fault.text for fault in faults[: SHOWN - len(self.shown)]]
 
     def warn(self) -> None:
         """Say what was skipped, if anything was."""

@@ -123,7 +123,7 @@ class IdxFile(_FlatFile):
     Parameters
     ----------
     path : path
-        The file. A gzipped one cannot be read in the middle: `read_idx` reads it into memory.
+        The file. A gzipped one cannot be read in the middle: `normkit.data.idx.read_idx` reads it into memory.
 
     Raises
     ------

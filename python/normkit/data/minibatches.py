@@ -143,6 +143,7 @@ class MiniBatches:
             prefetch = 0 if at_hand else PREFETCH
         self.prefetch = whole("MiniBatches: prefetch", prefetch)
         self.allow_nonfinite = allow_nonfinite
+        self._finite = not allow_nonfinite and not isinstance(self._data, Arrays)
         self._epochs = Epochs(seed)
 
     @property
@@ -179,8 +180,7 @@ class MiniBatches:
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over all batches once, in a new order if shuffling."""
         rng, epoch, first = self._epochs.begin()
-        finite = not self.allow_nonfinite and not isinstance(self._data, Arrays)
-        self._epochs.bad = bad = BadRows(self.on_bad, finite)
+        self._epochs.bad = bad = BadRows(self.on_bad, self._finite)
         batches = self._batches(rng, first, bad)
         with closing(prefetched(batches, self.prefetch) if self.prefetch else batches) as ready:
             for taken, batch in enumerate(ready, first + 1):
@@ -211,18 +211,16 @@ class MiniBatches:
             return RowReader([Pool(data.arrays, order)], start)
         block = max(1, BLOCK_BYTES // row_bytes(data.empty))
         if drawn is None:
-            read = block_order(data, block, None, start)
-            return RowReader(Pool(bad.good(data, data.read(*ends))) for ends in read)
+            return RowReader(map(Pool, _read(data, block_order(data, block, None, start), bad)))
         buffer = self.shuffle_buffer or buffer_rows(data.empty)
         if buffer >= len(data) and self.on_bad == "error":  # then it is as in memory
             order = drawn.permutation(len(data))
-            whole = (bad.good(data, data.read(*ends)) for ends in block_order(data, block, None, 0))
-            return RowReader(filled(whole, max(1, len(data)), lambda *_: order), start)
+            blocks = _read(data, block_order(data, block, None, 0), bad)
+            return RowReader(filled(blocks, max(1, len(data)), lambda *_: order), start)
         orders = pool_orders(int(drawn.integers(2**63)))
         pool, within = divmod(start, buffer)
         block = max(1, min(block, buffer // BLOCKS_PER_BUFFER))
-        read = block_order(data, block, drawn, start - within)
-        blocks = (bad.good(data, data.read(*ends)) for ends in read)
+        blocks = _read(data, block_order(data, block, drawn, start - within), bad)
         return RowReader(filled(blocks, min(buffer, len(data)), orders, pool), within)
 
     def _stream_rows(self, data: Stream, rng: np.random.Generator, bad: BadRows) -> RowReader:
@@ -234,7 +232,12 @@ class MiniBatches:
     def map(self, function: Function, array: int | None = None) -> MiniBatches:
         """Return the same batches after a function, as `Source.map` applies it; they share epoch and position."""
         mapped = copy.copy(self)
-        mapped._data = self._data.map(function, array)
+        if isinstance(self._data, Arrays) and self.on_bad == "skip":
+            mapped._data = Source.map(
+                self._data, function, array
+            )  # block by block, so that rows can be skipped
+        else:
+            mapped._data = self._data.map(function, array)
         return mapped
 
     def state_dict(self) -> dict[str, Any]:
@@ -314,6 +317,10 @@ def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     if value not in choices:
         raise ValueError(f"MiniBatches: {name} must be one of {', '.join(choices)}, got {value!r}")
     return value
+
+
+def _read(data: Source, ranges: Iterator[tuple[int, int]], bad: BadRows) -> Iterator[Batch]:
+    return (bad.good(data, data.read(start, stop), stop - start) for start, stop in ranges)
 
 
 def _from(batches: Iterator[Batch], first: int) -> Generator[Batch, None, None]:
