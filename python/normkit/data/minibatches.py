@@ -233,9 +233,8 @@ class MiniBatches:
         """Return the same batches after a function, as `Source.map` applies it; they share epoch and position."""
         mapped = copy.copy(self)
         if isinstance(self._data, Arrays) and self.on_bad == "skip":
-            mapped._data = Source.map(
-                self._data, function, array
-            )  # block by block, so that rows can be skipped
+            # block by block, so that rows can be skipped
+            mapped._data = Source.map(self._data, function, array)
         else:
             mapped._data = self._data.map(function, array)
         return mapped
