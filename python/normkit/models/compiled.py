@@ -106,7 +106,7 @@ class Compiled:
     def lay_out(self, variables: Sequence[Variable]) -> FlatVariables:
         """Start the optimizer on these weights."""
         self.flat = FlatVariables(variables)
-        self.optimizer.build(self.flat.arrays)
+        self.optimizer.build(self.flat.arrays, self.flat.sizes)
         return self.flat
 
     def claim_state(self) -> None:

@@ -30,6 +30,8 @@ class FlatVariables:
     ----------
     arrays : list of (ndarray, ndarray)
         Values and gradients, each one-dimensional.
+    sizes : list of list of int
+        Lengths of the variables in each pair, in the order of their elements.
     """
 
     def __init__(self, variables: Sequence[Variable]) -> None:
@@ -41,6 +43,7 @@ class FlatVariables:
             values = np.concatenate([v.value.ravel() for v in group])
             self.arrays.append((values, np.zeros_like(values)))
             self._groups.append(group)
+        self.sizes = [[v.value.size for v in group] for group in self._groups]
         self._bind()
 
     def _bind(self) -> None:

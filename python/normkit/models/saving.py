@@ -108,7 +108,7 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
     }
     if compiled is not None and compiled.flat is not None:
         key_of = {id(weight): key for key, weight in weights.items()}
-        config["iterations"] = compiled.optimizer.iterations
+        config["iterations"] = compiled.optimizer.batches
         config["trained"] = [key_of[id(weight)] for weight in compiled.flat.variables]
         for slot, state in compiled.optimizer.slots.items():
             for key, part in zip(config["trained"], compiled.flat.split(state), strict=True):
@@ -175,7 +175,7 @@ def _restore_optimizer(
     trainable = {key: weight for key, weight in weights.items() if weight.trainable}
     trained = {key: trainable[key] for key in config["trained"]}
     flat = compiled.lay_out(list(trained.values()))
-    compiled.optimizer.iterations = whole("iterations", config["iterations"])
+    compiled.optimizer.batches = whole("iterations", config["iterations"])
     for slot, state in compiled.optimizer.slots.items():
         for key, part in zip(trained, flat.split(state), strict=True):
             saved = arrays[f"optimizer/{slot}/{key}.npy"]

@@ -184,6 +184,7 @@ class Sequential(Model):
             listeners.call("on_epoch_end", epoch, logs)
             if self.stop_training:
                 break
+        compiled.optimizer.finalize()
         listeners.call("on_train_end", logs)
 
     def _train_epoch(self, batches: Iterable[tuple[Array, ...]], listeners: CallbackList) -> dict[str, float]:

@@ -1,0 +1,327 @@
+"""Learning-rate schedules with Keras's names, arguments and formulas.
+
+A schedule is called with the number of batches trained so far, from 0, and returns the learning rate of the next
+one. It is computed in float64, Keras's in float32.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from normkit._checks import finite
+from normkit._registry import Configured, Registry
+
+__all__ = [
+    "CosineDecay",
+    "CosineDecayRestarts",
+    "ExponentialDecay",
+    "InverseTimeDecay",
+    "LearningRateSchedule",
+    "PiecewiseConstantDecay",
+    "PolynomialDecay",
+    "get",
+]
+
+
+class LearningRateSchedule(Configured):
+    """Base of the schedules. A subclass writes `__call__`, and keeps each argument of `__init__` as an attribute."""
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate after `step` batches."""
+        raise NotImplementedError
+
+    def _positive(self, name: str, value: Any) -> float:
+        number = float(value)
+        if not (math.isfinite(number) and number > 0.0):
+            raise ValueError(f"{type(self).__name__}: {name} must be finite and above 0, got {number:g}")
+        return number
+
+    def _rate(self, name: str, value: Any) -> float:
+        return finite(f"{type(self).__name__}: {name}", value)
+
+
+class _Decay(LearningRateSchedule):
+    """What the decays by a rate share: step / decay_steps, whole numbers only with `staircase`."""
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: float,
+        decay_rate: float,
+        staircase: bool = False,
+        name: str | None = None,
+    ) -> None:
+        self.initial_learning_rate = self._rate("initial_learning_rate", initial_learning_rate)
+        self.decay_steps = self._positive("decay_steps", decay_steps)
+        self.decay_rate = self._rate("decay_rate", decay_rate)
+        self.staircase = staircase
+        self.name = name if name is not None else type(self).__name__
+
+    def _periods(self, step: int) -> float:
+        periods = step / self.decay_steps
+        return math.floor(periods) if self.staircase else periods
+
+
+class ExponentialDecay(_Decay):
+    """initial_learning_rate · decay_rate ^ (step / decay_steps).
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        Finite, not negative.
+    decay_steps : float
+        Positive.
+    decay_rate : float
+        Factor per `decay_steps`.
+    staircase : bool, default False
+        Round step / decay_steps down: the rate falls in steps.
+    name : str, optional
+        Default: the class name.
+    """
+
+    def __call__(self, step: int) -> float:
+        """See the class."""
+        return float(self.initial_learning_rate * self.decay_rate ** self._periods(step))
+
+
+class InverseTimeDecay(_Decay):
+    """initial_learning_rate / (1 + decay_rate · step / decay_steps).
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        Finite, not negative.
+    decay_steps : float
+        Positive.
+    decay_rate : float
+        How fast the divisor grows.
+    staircase : bool, default False
+        Round step / decay_steps down: the rate falls in steps.
+    name : str, optional
+        Default: the class name.
+    """
+
+    def __call__(self, step: int) -> float:
+        """See the class."""
+        return self.initial_learning_rate / (1.0 + self.decay_rate * self._periods(step))
+
+
+class PiecewiseConstantDecay(LearningRateSchedule):
+    """``values[0]`` up to and with step ``boundaries[0]``, then ``values[1]`` up to ``boundaries[1]``, and so on.
+
+    Parameters
+    ----------
+    boundaries : sequence of int
+        Increasing.
+    values : sequence of float
+        One more than boundaries.
+    name : str, default 'PiecewiseConstant'
+        For the record.
+    """
+
+    def __init__(
+        self, boundaries: Sequence[float], values: Sequence[float], name: str = "PiecewiseConstant"
+    ) -> None:
+        if len(values) != len(boundaries) + 1:
+            raise ValueError(
+                "PiecewiseConstantDecay: values must be one more than boundaries, "
+                f"got {len(values)} values and {len(boundaries)} boundaries"
+            )
+        self.boundaries = [float(boundary) for boundary in boundaries]
+        if self.boundaries != sorted(self.boundaries):
+            raise ValueError(
+                f"PiecewiseConstantDecay: boundaries must increase, got {', '.join(map(str, boundaries))}"
+            )
+        self.values = [self._rate("each of values", value) for value in values]
+        self.name = name
+
+    def __call__(self, step: int) -> float:
+        """See the class."""
+        return self.values[bisect.bisect_left(self.boundaries, step)]
+
+
+class PolynomialDecay(LearningRateSchedule):
+    """(initial − end) · (1 − step / decay_steps) ^ power + end, where step stops at decay_steps.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        Finite, not negative.
+    decay_steps : float
+        Positive.
+    end_learning_rate : float, default 1e-4
+        Reached after `decay_steps`.
+    power : float, default 1.0
+        1: a straight line.
+    cycle : bool, default False
+        At the end start again, over the next multiple of `decay_steps` that is beyond step.
+    name : str, default 'PolynomialDecay'
+        For the record.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: float,
+        end_learning_rate: float = 0.0001,
+        power: float = 1.0,
+        cycle: bool = False,
+        name: str = "PolynomialDecay",
+    ) -> None:
+        self.initial_learning_rate = self._rate("initial_learning_rate", initial_learning_rate)
+        self.decay_steps = self._positive("decay_steps", decay_steps)
+        self.end_learning_rate = self._rate("end_learning_rate", end_learning_rate)
+        self.power = float(power)
+        self.cycle = cycle
+        self.name = name
+
+    def __call__(self, step: int) -> float:
+        """See the class."""
+        steps = self.decay_steps
+        if self.cycle:
+            steps *= max(1, math.ceil(step / steps))
+        remaining = 1.0 - min(step, steps) / steps
+        drop = self.initial_learning_rate - self.end_learning_rate
+        return float(drop * remaining**self.power + self.end_learning_rate)
+
+
+class CosineDecay(LearningRateSchedule):
+    """Half a cosine from the initial learning rate down to alpha times it, with a linear warm-up if asked for [1]_.
+
+    With s = min(step, decay_steps) / decay_steps: rate · ((1 − alpha) · (1 + cos(π s)) / 2 + alpha). With a
+    `warmup_target` the rate first goes in a straight line from `initial_learning_rate` to it, over
+    `warmup_steps`, and the cosine starts there and then.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        Finite, not negative.
+    decay_steps : float
+        Positive, the warm-up not counted.
+    alpha : float, default 0.0
+        Share of the rate that is left at the end.
+    name : str, default 'CosineDecay'
+        For the record.
+    warmup_target : float, optional
+        Rate at the end of the warm-up. None: no warm-up.
+    warmup_steps : int, default 0
+        Length of the warm-up.
+
+    References
+    ----------
+    .. [1] I. Loshchilov, F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017,
+       arXiv:1608.03983.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: float,
+        alpha: float = 0.0,
+        name: str = "CosineDecay",
+        warmup_target: float | None = None,
+        warmup_steps: float = 0,
+    ) -> None:
+        self.initial_learning_rate = self._rate("initial_learning_rate", initial_learning_rate)
+        self.decay_steps = self._positive("decay_steps", decay_steps)
+        self.alpha = self._rate("alpha", alpha)
+        self.name = name
+        self.warmup_target = None if warmup_target is None else self._rate("warmup_target", warmup_target)
+        self.warmup_steps = self._rate("warmup_steps", warmup_steps)
+
+    def __call__(self, step: int) -> float:
+        """See the class."""
+        start, since = self.initial_learning_rate, float(step)
+        if self.warmup_target is not None:
+            if step < self.warmup_steps:
+                return start + (self.warmup_target - start) * (step / self.warmup_steps)
+            start, since = self.warmup_target, step - self.warmup_steps
+        return start * _cosine(min(since, self.decay_steps) / self.decay_steps, self.alpha)
+
+
+class CosineDecayRestarts(LearningRateSchedule):
+    """`CosineDecay` that starts again at the end, each time over t_mul times as many steps and at m_mul times the rate.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        Finite, not negative.
+    first_decay_steps : float
+        Steps of the first decay, positive.
+    t_mul : float, default 2.0
+        Factor of the length, at least 1.
+    m_mul : float, default 1.0
+        Factor of the rate at each restart.
+    alpha : float, default 0.0
+        Share of the initial rate below which it does not fall.
+    name : str, default 'SGDRDecay'
+        For the record.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        first_decay_steps: float,
+        t_mul: float = 2.0,
+        m_mul: float = 1.0,
+        alpha: float = 0.0,
+        name: str = "SGDRDecay",
+    ) -> None:
+        self.initial_learning_rate = self._rate("initial_learning_rate", initial_learning_rate)
+        self.first_decay_steps = self._positive("first_decay_steps", first_decay_steps)
+        self.t_mul = self._positive("t_mul", t_mul)
+        if self.t_mul < 1.0:
+            raise ValueError(f"CosineDecayRestarts: t_mul must be at least 1, got {self.t_mul:g}")
+        self.m_mul = self._rate("m_mul", m_mul)
+        self.alpha = self._rate("alpha", alpha)
+        self.name = name
+
+    def __call__(self, step: int) -> float:
+        """See the class."""
+        restarts, completed = self._position(step / self.first_decay_steps)
+        return self.initial_learning_rate * _cosine(completed, self.alpha, self.m_mul**restarts)
+
+    def _position(self, periods: float) -> tuple[int, float]:
+        """Return the number of restarts, and the share of the present decay that is over."""
+        if self.t_mul == 1.0:
+            return int(periods), periods - math.floor(periods)
+        restarts = int(math.log(1.0 + periods * (self.t_mul - 1.0)) / math.log(self.t_mul))
+        # The logarithm can be off by a rounding just where a decay ends.
+        while periods >= self._start(restarts + 1):
+            restarts += 1
+        while periods < self._start(restarts):
+            restarts -= 1
+        return restarts, (periods - self._start(restarts)) / self.t_mul**restarts
+
+    def _start(self, restarts: int) -> float:
+        """Where a decay starts: 1 + t_mul + ... + t_mul ^ (restarts − 1)."""
+        return float((self.t_mul**restarts - 1.0) / (self.t_mul - 1.0))
+
+
+def _cosine(completed: float, alpha: float, height: float = 1.0) -> float:
+    return (1.0 - alpha) * 0.5 * height * (1.0 + math.cos(math.pi * completed)) + alpha
+
+
+registry: Registry[LearningRateSchedule] = Registry(
+    "learning-rate schedule",
+    LearningRateSchedule,
+    {
+        cls.__name__: cls
+        for cls in (
+            ExponentialDecay,
+            PiecewiseConstantDecay,
+            PolynomialDecay,
+            InverseTimeDecay,
+            CosineDecay,
+            CosineDecayRestarts,
+        )
+    },
+)
+
+
+def get(identifier: Mapping[str, Any] | LearningRateSchedule) -> LearningRateSchedule:
+    """Return the schedule of a saved configuration, or the instance itself."""
+    return registry.get(identifier)
