@@ -127,7 +127,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no space left")
 
-    monkeypatch.setattr("normkit.models.saving.npy.write_array", fail)
+    monkeypatch.setattr("normkit.models.archive.npy.write_array", fail)
     with pytest.raises(OSError, match="no space left"):
         model.save(path)
     assert path.read_bytes() == before

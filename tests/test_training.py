@@ -249,6 +249,16 @@ def test_layers_of_mixed_dtype():
             ValueError,
             "validation_freq",
         ),
+        (
+            {"validation_data": (np.ones((4, 6)), np.ones(4)), "validation_freq": [1, 0]},
+            ValueError,
+            "each epoch of validation_freq must be a positive integer, got 0",
+        ),
+        (
+            {"validation_data": (np.ones((4, 6)), np.ones(4)), "validation_steps": 0},
+            ValueError,
+            "fit: validation_steps must be a positive integer, got 0",
+        ),
         ({"steps_per_epoch": -1, "batch_size": 8}, ValueError, "steps_per_epoch must be a positive integer"),
         ({"steps_per_epoch": 0}, ValueError, "steps_per_epoch must be a positive integer, got 0"),
         ({"callbacks": [print]}, TypeError, "callbacks must be instances of Callback"),
@@ -335,14 +345,54 @@ def test_metrics_keep_their_names():
 
 
 def test_positions_are_kerass():
-    """Arguments that Keras has at another position, or not at all, have none."""
+    """Arguments that Keras does not have, have no position."""
     x, y = blobs(40)
     model = classifier()
     with pytest.raises(TypeError, match="positional arguments"):
-        model.fit(x, y, 8, 1, 0, None, 0.0, None, True, None, None, 0, 2, 1)
-    with pytest.raises(TypeError, match="positional arguments"):
-        model.evaluate(x, y, 8, 0, None, None)
-    with pytest.raises(TypeError, match="positional arguments"):
-        model.predict(x, 8, 0, None)
-    model.fit(x, y, 8, 1, 0, None, 0.0, None, True, None, None, 0, 2)
+        model.fit(x, y, 8, 1, 0, None, 0.0, None, True, None, None, 0, 2, None, None, 1, "keep")
+    model.fit(x, y, 8, 1, 0, None, 0.0, (x, y), True, None, None, 0, 2, 1, 8, 1)
     assert model.optimizer.iterations == 2
+    model.evaluate(x, y, 8, 0, None, 2, None, True)
+    model.predict(x, 8, 0, 2, None)
+
+
+def test_steps_of_validation_evaluation_and_prediction():
+    x, y = blobs(100)
+    model = classifier()
+    short = model.evaluate(x, y, batch_size=16, steps=2, return_dict=True)
+    assert short == pytest.approx(model.evaluate(x[:32], y[:32], return_dict=True), rel=1e-6)
+    assert model.evaluate(x, y, steps=99) == model.evaluate(x, y)
+    assert model.predict(x, batch_size=16, steps=2).shape == (32, 3)
+    history = model.fit(
+        x, y, validation_data=(x, y), validation_steps=2, validation_batch_size=16, epochs=2, verbose=0
+    )
+    expected = model.evaluate(x[:32], y[:32], return_dict=True)
+    assert history.history["val_loss"][-1] == pytest.approx(expected["loss"], rel=1e-6)
+    for call in (model.evaluate, lambda x, y, steps: model.predict(x, steps=steps)):
+        with pytest.raises(ValueError, match="steps must be a positive integer, got 0"):
+            call(x, y, steps=0)
+
+
+def test_epochs_to_validate_by_number():
+    x, y = blobs(100)
+    seen = []
+
+    class Epochs(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((epoch, "val_loss" in logs))
+
+    model = classifier()
+    history = model.fit(
+        x, y, epochs=4, validation_data=(x, y), validation_freq=[1, 4], verbose=0, callbacks=[Epochs()]
+    )
+    assert seen == [(0, True), (1, False), (2, False), (3, True)]
+    assert len(history.history["val_loss"]) == 2
+
+
+def test_a_column_of_sample_weights():
+    x, y = blobs(40)
+    weight = np.linspace(0, 2, 40)
+    one, two = classifier(), classifier()
+    one.fit(x, y, sample_weight=weight, verbose=0)
+    two.fit(x, y, sample_weight=weight[:, None], verbose=0)
+    assert_same_weights(one.get_weights(), two.get_weights())

@@ -1,19 +1,16 @@
-"""Callbacks: what is told about training while it goes on, with Keras's hook names."""
+"""`Callback`, and `CallbackList`, which is several as one."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
 
-__all__ = ["Callback", "CallbackList", "History", "ProgressBar"]
+__all__ = ["HOOKS", "Callback", "CallbackList", "Logs"]
 
-Logs = dict[str, float] | None
+Logs = dict[str, Any] | None
 
 HOOKS = tuple(
     f"on_{what}_{when}"
@@ -21,12 +18,15 @@ HOOKS = tuple(
     for when in ("begin", "end")
 )
 
+# Keras's older names, called by default by the newer ones.
+_ALIASES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
+
 
 class Callback:
     """Base of the callbacks: every hook does nothing.
 
     Set ``self.model.stop_training = True`` to end training after this batch. Logs of a batch are the
-    means since the start of the epoch.
+    means since the start of the epoch. What a callback adds to the logs of an epoch, those after it see.
 
     Attributes
     ----------
@@ -34,10 +34,13 @@ class Callback:
         The model at work.
     params : dict
         'verbose', 'epochs' and 'steps' (batches per epoch).
+    comes_last : bool
+        Whether it is called after all others, wherever it is in a list. Of the class.
     """
 
     model: Sequential
     params: dict[str, Any]
+    comes_last: bool = False
 
     def set_model(self, model: Sequential) -> None:
         """Remember the model; called before any hook."""
@@ -59,11 +62,19 @@ class Callback:
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """End of an epoch and its validation, whose logs start with 'val_'."""
 
+    def on_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Older name of `on_train_batch_begin`."""
+
+    def on_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Older name of `on_train_batch_end`."""
+
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Before a training step; batches are counted from 0 in each epoch."""
+        self.on_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """After a training step."""
+        self.on_batch_end(batch, logs)
 
     def on_test_begin(self, logs: Logs = None) -> None:
         """Start of `evaluate` or of a validation."""
@@ -89,20 +100,32 @@ class Callback:
     def on_predict_batch_end(self, batch: int, logs: Logs = None) -> None:
         """After a batch of `predict`."""
 
+    def close(self) -> None:
+        """Let go of files and displays. Called when `fit`, `evaluate` or `predict` is left, also by an error."""
 
-class CallbackList:
+    def get_state(self) -> dict[str, Any]:
+        """Return what `BackupAndRestore` keeps of this callback: numbers, strings, arrays, lists and dicts."""
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `get_state` returned; called after `on_train_begin`."""
+
+
+class CallbackList(Callback):
     """Several callbacks as one. A hook that nobody overrides costs nothing.
 
-    Leaving it as a context manager, in whatever way, closes an open progress bar.
+    Leaving it as a context manager, in whatever way, closes all.
 
     Parameters
     ----------
-    callbacks : iterable of Callback
-        Called in this order.
-    model : Sequential
+    callbacks : Callback or iterable of Callback, optional
+        Called in this order, those that `comes_last` last.
+    add_history, add_progbar : bool, default False
+        Append a `History`, a `ProgbarLogger`, if there is none.
+    model : Sequential, optional
         Told to each.
-    params : dict
-        Told to each.
+    **params
+        Told to each: 'verbose', 'epochs', 'steps'.
 
     Raises
     ------
@@ -110,161 +133,80 @@ class CallbackList:
         If one is not a `Callback`.
     """
 
-    def __init__(self, callbacks: Iterable[Callback], model: Sequential, params: dict[str, Any]) -> None:
-        self.callbacks = list(callbacks)
+    def __init__(
+        self,
+        callbacks: Callback | Iterable[Callback] | None = None,
+        add_history: bool = False,
+        add_progbar: bool = False,
+        model: Sequential | None = None,
+        **params: Any,
+    ) -> None:
+        from normkit.callbacks.history import History
+        from normkit.callbacks.progress import ProgbarLogger
+
+        if isinstance(callbacks, CallbackList):
+            callbacks = list(callbacks.callbacks)
+        self.callbacks: list[Callback] = (
+            [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+        )
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks must be instances of Callback, got {callback!r}")
-            callback.set_model(model)
-            callback.set_params(params)
+        for kind, wanted in ((History, add_history), (ProgbarLogger, add_progbar)):
+            if wanted and not any(isinstance(callback, kind) for callback in self.callbacks):
+                self.callbacks.append(kind())
+        self.callbacks.sort(key=lambda callback: callback.comes_last)
         self._calls = {
             hook: [getattr(callback, hook) for callback in self.callbacks if _overrides(callback, hook)]
             for hook in HOOKS
         }
+        for hook in HOOKS:
+            setattr(self, hook, _Together(self._calls[hook]))
+        if model is not None:
+            self.set_model(model)
+        self.set_params(params)
+
+    def set_model(self, model: Sequential) -> None:
+        """Tell the model to each."""
+        self.model = model
+        for callback in self.callbacks:
+            callback.set_model(model)
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Tell the parameters to each."""
+        self.params = params
+        for callback in self.callbacks:
+            callback.set_params(params)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close each."""
         for callback in self.callbacks:
-            if isinstance(callback, ProgressBar):
-                callback.close()
+            callback.close()
 
     def listens(self, hook: str) -> bool:
         """Whether any callback overrides this hook."""
         return bool(self._calls[hook])
 
-    def call(self, hook: str, *arguments: Any) -> None:
-        """Call this hook of every callback that overrides it."""
-        for call in self._calls[hook]:
-            call(*arguments)
+
+class _Together:
+    """Calls several functions with the same arguments."""
+
+    def __init__(self, functions: list[Any]) -> None:
+        self._functions = functions
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        for function in self._functions:
+            function(*args, **kwargs)
 
 
 def _overrides(callback: Callback, hook: str) -> bool:
-    return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
-
-
-class History(Callback):
-    """The logs of all epochs; `fit` returns one.
-
-    Attributes
-    ----------
-    history : dict of str to list of float
-        'loss', each metric by its name, and the same with 'val_' in front.
-    epoch : list of int
-        The epochs that were trained.
-    """
-
-    def __init__(self) -> None:
-        self.history: dict[str, list[float]] = {}
-        self.epoch: list[int] = []
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Append the logs of the epoch."""
-        self.epoch.append(epoch)
-        for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(value)
-
-
-class ProgressBar(Callback):
-    """A bar per epoch on the error stream, by tqdm; nothing if that is not installed."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    @staticmethod
-    def wanted(verbose: int | str) -> bool:
-        """Whether `verbose` asks for a bar, standard error is a terminal, and tqdm is there."""
-        return (
-            verbose in ("auto", 1)
-            and sys.stderr is not None
-            and sys.stderr.isatty()
-            and importlib.util.find_spec("tqdm") is not None
-        )
-
-    def _open(self, description: str) -> None:
-        from tqdm import tqdm
-
-        self.close()
-        self._bar = tqdm(total=self.params["steps"], desc=description, unit="batch", dynamic_ncols=True)
-
-    def _advance(self, logs: Logs) -> None:
-        if logs:
-            self._bar.set_postfix_str(format_logs(logs), refresh=False)
-        self._bar.update()
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Open a bar."""
-        self._open(f"Epoch {epoch + 1}/{self.params['epochs']}")
-
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Advance by one batch."""
-        self._advance(logs)
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Show the logs of the epoch and of its validation."""
-        self._bar.set_postfix_str(format_logs(logs or {}))
-        self.close()
-
-    def on_test_begin(self, logs: Logs = None) -> None:
-        """Open a bar, unless that of an epoch is there."""
-        if self._bar is None:
-            self._open("Evaluate")
-
-    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Advance by one batch; in a validation the bar of the epoch is full and stays."""
-        if self._bar.n < self._bar.total:
-            self._advance(logs)
-
-    def on_test_end(self, logs: Logs = None) -> None:
-        """Close a bar of its own."""
-        if self.params["epochs"] == 0:
-            self.close()
-
-    def on_predict_begin(self, logs: Logs = None) -> None:
-        """Open a bar."""
-        self._open("Predict")
-
-    def on_predict_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Advance by one batch."""
-        self._advance(logs)
-
-    def on_predict_end(self, logs: Logs = None) -> None:
-        """Close the bar."""
-        self.close()
-
-
-class EpochLines(Callback):
-    """One printed line per epoch: what verbose=2 asks for."""
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Print the line."""
-        seconds = time.perf_counter() - self._start
-        print(f"Epoch {epoch + 1}/{self.params['epochs']} - {seconds:.2f}s - {format_logs(logs or {})}")
-
-
-def format_logs(logs: Mapping[str, float]) -> str:
-    """Return 'loss: 0.1234 - accuracy: 0.9876'."""
-    return " - ".join(f"{name}: {value:.4f}" for name, value in logs.items())
-
-
-def progress(verbose: int | str) -> list[Callback]:
-    """Return the callbacks for Keras's `verbose`.
-
-    "auto" or 1: a bar if standard error is a terminal; 2: a line per epoch; 0: nothing.
-    """
-    if verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
-    if verbose == 2:
-        return [EpochLines()]
-    return [ProgressBar()] if ProgressBar.wanted(verbose) else []
+    names = (hook, _ALIASES[hook]) if hook in _ALIASES else (hook,)
+    return any(
+        getattr(getattr(callback, name), "__func__", None) is not getattr(Callback, name) for name in names
+    )

@@ -14,6 +14,7 @@ from normkit._checks import positive_integer
 from normkit.layers.base import LayerArguments, Shape
 from normkit.layers.normalization import NUM_THREADS, InitializerLike, Normalization
 from normkit.layers.variable import Variable
+from normkit.moments import BatchMoments
 from normkit.small_batches import (
     RenormSchedule,
     batch_renorm,
@@ -69,6 +70,8 @@ class BatchNormalization(Normalization):
     ----------
     stats : RunningStats
         None before the layer is built, unless it was given.
+    holds_statistics : bool
+        Whether batches in training leave the moving statistics alone until `release_statistics`.
 
     References
     ----------
@@ -105,6 +108,28 @@ class BatchNormalization(Normalization):
         if self.ghost_size is not None and self.renorm is not None:
             raise ValueError("BatchNormalization: ghost_size and renorm exclude each other; pass one of them")
         self._used_batch_moments = True
+        self._holds_statistics = False
+        self._held: list[BatchMoments] = []
+
+    @property
+    def holds_statistics(self) -> bool:
+        """Whether batches in training leave the moving statistics alone until `release_statistics`."""
+        return self._holds_statistics
+
+    @holds_statistics.setter
+    def holds_statistics(self, value: bool) -> None:
+        self._holds_statistics = value
+        if not value:
+            self._held.clear()
+
+    def release_statistics(self) -> None:
+        """Let the moving statistics take one step with all batches held since the last, as if they had been one.
+
+        That step is exact: `BatchMoments.merged` gives the mean and variance of all their values together.
+        """
+        if self._held and self.stats is not None:
+            self.stats.update(BatchMoments.merged(self._held))
+        self._held.clear()
 
     @property
     def momentum(self) -> float:
@@ -155,6 +180,7 @@ class BatchNormalization(Normalization):
             y = ops.batch_norm(x, gamma, beta, stats=self.stats, training=False, **common)
             return y
         self._used_batch_moments = self.trainable and not self.stats.frozen
+        holds = self._holds_statistics and self._used_batch_moments
         if self._used_batch_moments and self.ghost_size is not None:
             y, moments = ghost_batch_norm(
                 x, gamma, beta, ghost_size=self.ghost_size, stats=self.stats, **common
@@ -167,11 +193,14 @@ class BatchNormalization(Normalization):
                 x,
                 gamma,
                 beta,
-                stats=self.stats,
+                stats=None if holds else self.stats,
                 training=self._used_batch_moments,
                 return_moments=True,
                 **common,
             )
+            if holds:
+                assert isinstance(moments, BatchMoments)
+                self._held.append(moments)
         self._saved = x, moments
         return y
 
@@ -208,13 +237,20 @@ class BatchNormalization(Normalization):
         return {**config, **super().get_config()}
 
     def get_state(self) -> dict[str, Any]:
-        """Return the counts of the moving statistics; see `Layer.get_state`."""
+        """Return the counts of the moving statistics, and batches held; see `Layer.get_state`."""
         if self.stats is None:
             return {}
-        state = self.stats.state_dict()
-        return {name: np.asarray(state[name]).tolist() for name in state if name not in ("mean", "var")}
+        counts = self.stats.state_dict()
+        state = {name: np.asarray(counts[name]).tolist() for name in counts if name not in ("mean", "var")}
+        held = [(m.mean.tolist(), m.rstd.tolist(), m.var.tolist(), m.samples, m.eps) for m in self._held]
+        return {**state, "held": held} if held else state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Layer.set_state`."""
         if state and self.stats is not None:
+            held = [
+                BatchMoments(np.array(mean), np.array(rstd), np.array(var), samples, eps)
+                for mean, rstd, var, samples, eps in state.get("held", ())
+            ]
             self.stats.load_state_dict({"mean": self.stats.mean, "var": self.stats.var, **state})
+            self._held = held

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from normkit import losses, metrics, optimizers
 from normkit.layers.base import ActivatedLayer, Shape
+from normkit.layers.batch_normalization import BatchNormalization
 from normkit.layers.variable import Variable
 from normkit.losses import Loss
-from normkit.metrics import Mean, Metric
+from normkit.metrics import Average, Metric
 from normkit.models.flat import FlatVariables
 from normkit.models.network import Network
 from normkit.optimizers import Optimizer
@@ -20,7 +21,7 @@ from normkit.optimizers import Optimizer
 __all__ = ["Compiled", "MetricLike"]
 
 Array = NDArray[Any]
-MetricLike = str | dict[str, Any] | Metric
+MetricLike = str | dict[str, Any] | Metric | Callable[..., Any]
 
 
 class Compiled:
@@ -33,7 +34,9 @@ class Compiled:
     optimizer, loss
         By name, configuration or instance. The optimizer starts anew.
     unweighted, weighted : sequence
-        Metrics by name, configuration or instance, the second kind with sample weights.
+        Metrics by name, configuration, function or instance, the second kind with sample weights.
+    merge_statistics : bool
+        Let a `BatchNormalization` take one step with the statistics of all batches whose gradients are accumulated.
     """
 
     def __init__(
@@ -43,11 +46,19 @@ class Compiled:
         loss: str | dict[str, Any] | Loss,
         unweighted: Sequence[MetricLike],
         weighted: Sequence[MetricLike],
+        merge_statistics: bool = False,
     ) -> None:
         self.network = network
         self.optimizer = optimizers.get(optimizer)
         self.loss = losses.get(loss)
-        self._wanted = [(m, False) for m in unweighted] + [(m, True) for m in weighted]
+        self.merge_statistics = merge_statistics
+        if merge_statistics and self.optimizer.gradient_accumulation_steps is None:
+            raise ValueError(
+                "compile: merge_statistics merges the batches of one step, so the optimizer needs "
+                "gradient_accumulation_steps of 2 or more, and has none"
+            )
+        self._wanted = [(_as_metric(m), False) for m in unweighted]
+        self._wanted += [(_as_metric(m), True) for m in weighted]
         for identifier, _ in self._wanted:
             if not metrics.is_accuracy(identifier) and metrics.get(identifier).name == "loss":
                 raise ValueError(
@@ -56,7 +67,7 @@ class Compiled:
         self.claim_state()
         self._metrics: dict[str, tuple[Metric, bool]] = {}
         self._checked: tuple[tuple[int, ...], Shape] | None = None
-        self._loss_mean = Mean()
+        self._loss_mean = Average()
         self.flat: FlatVariables | None = None
 
     def prepare_metrics(self, y: Array, output_shape: Shape) -> None:
@@ -78,9 +89,25 @@ class Compiled:
             metric.check(y[:1], predictions)
         self._metrics, self._checked = metrics_by_name, checked
 
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics by their names in the logs, once targets were seen."""
+        return {name: metric for name, (metric, _) in self._metrics.items()}
+
+    def metrics_state(self) -> dict[str, Any]:
+        """Return what loss and metrics have counted."""
+        loss = {"total": self._loss_mean.total, "count": self._loss_mean.count}
+        return {"loss": loss, **{name: metric.get_state() for name, metric in self.metrics.items()}}
+
+    def set_metrics_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `metrics_state` returned."""
+        self._loss_mean.total, self._loss_mean.count = state["loss"]["total"], state["loss"]["count"]
+        for name, metric in self.metrics.items():
+            metric.set_state(state[name])
+
     def reset_metrics(self) -> None:
         """Start the means of loss and metrics anew."""
-        self._loss_mean.reset_state()
+        self._loss_mean.reset()
         for metric, _ in self._metrics.values():
             metric.reset_state()
 
@@ -93,6 +120,13 @@ class Compiled:
             If a layer was frozen or unfrozen since, or another model has taken the optimizer or a metric.
         """
         self.claim_state()
+        for layer in self._batch_norms():
+            if self.merge_statistics and (layer.ghost_size is not None or layer.renorm is not None):
+                raise layer.fail(
+                    "its ghost_size or renorm needs the statistics of each batch; compile() without merge_statistics"
+                )
+        for layer in self._batch_norms():
+            layer.holds_statistics = self.merge_statistics
         variables = self.network.trainable_weights
         if self.flat is None:
             return self.lay_out(variables)
@@ -102,6 +136,9 @@ class Compiled:
                 "call compile() again"
             )
         return self.flat
+
+    def _batch_norms(self) -> list[BatchNormalization]:
+        return [layer for layer in self.network.layers if isinstance(layer, BatchNormalization)]
 
     def lay_out(self, variables: Sequence[Variable]) -> FlatVariables:
         """Start the optimizer on these weights."""
@@ -143,7 +180,9 @@ class Compiled:
         """One step on a batch: forward, backward, update. `prepare_training` comes before the first."""
         value, predictions, gradient, from_logits = self._pass(x, y, weight, training=True)
         self.network.backward(gradient, from_logits)
-        self.optimizer.step()
+        if self.optimizer.step() and self.merge_statistics:
+            for layer in self._batch_norms():
+                layer.release_statistics()
         self._record(value, y, predictions, weight)
 
     def test_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
@@ -192,4 +231,9 @@ class Compiled:
             "loss": losses.registry.serialize(self.loss),
             "metrics": serialized(False),
             "weighted_metrics": serialized(True),
+            "merge_statistics": self.merge_statistics,
         }
+
+
+def _as_metric(identifier: MetricLike) -> str | dict[str, Any] | Metric:
+    return identifier if isinstance(identifier, (str, dict, Metric)) else metrics.get(identifier)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit.callbacks import Callback, CallbackList, progress
+from normkit._checks import positive_integer
+from normkit.callbacks import Callback, CallbackList, ProgbarLogger
+from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import MiniBatches
 from normkit.losses import Loss
 from normkit.metrics import Metric
@@ -20,10 +23,11 @@ from normkit.optimizers import Optimizer
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
 
-__all__ = ["Model", "flattened", "given_or_default"]
+__all__ = ["Callbacks", "Model", "at_most", "flattened", "given_or_default"]
 
 Array = NDArray[Any]
 Verbose = int | str
+Callbacks = Callback | Iterable[Callback] | None
 DEFAULT_BATCH_SIZE = 32
 
 
@@ -39,6 +43,11 @@ class Model(Network):
         *,
         metrics: MetricLike | Sequence[MetricLike] | None = None,
         weighted_metrics: MetricLike | Sequence[MetricLike] | None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+        merge_statistics: bool = False,
     ) -> None:
         """Set optimizer, loss and metrics. The optimizer starts anew; weights stay.
 
@@ -46,19 +55,31 @@ class Model(Network):
         ----------
         optimizer, loss : str or instance
             See `normkit.optimizers` and `normkit.losses`.
-        metrics, weighted_metrics : str, Metric or sequence of these, optional
+        metrics, weighted_metrics : str, Metric, callable or sequence of these, optional
             See `normkit.metrics`; the second kind counts samples by their sample weights. 'accuracy' is
-            the binary, categorical or sparse categorical one, by the shapes of targets and output.
+            the binary, categorical or sparse categorical one, by the shapes of targets and output. A function
+            ``f(y_true, y_pred)`` returns one value per sample.
+        run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
+            Taken for Keras's sake, without effect: nothing is compiled, and callbacks are told of every batch.
+        merge_statistics : bool, default False
+            With the optimizer's ``gradient_accumulation_steps=k``: each `BatchNormalization` leaves its moving
+            statistics alone for k batches, and then takes one step with the mean and variance of all their values
+            together, which are merged exactly (`normkit.BatchMoments.merged`). That step is the one which the k
+            batches would have made as a single batch. Exact are the moving statistics, given the input of the
+            layer: within a batch the layer still normalizes with that batch's own statistics, so gradients, and what a
+            second `BatchNormalization` behind it sees, are those of the small batches. False, as in Keras: k steps.
 
         Raises
         ------
         ValueError
-            If a name is unknown (the message lists what there is), or the optimizer or a metric is part of
-            another model.
+            If a name is unknown (the message lists what there is), the optimizer or a metric is part of
+            another model, or `merge_statistics` has nothing to merge.
         """
         if loss is None:
             raise ValueError("compile: loss is missing; for example loss='sparse_categorical_crossentropy'")
-        self.compiled_state = Compiled(self, optimizer, loss, _listed(metrics), _listed(weighted_metrics))
+        self.compiled_state = Compiled(
+            self, optimizer, loss, _listed(metrics), _listed(weighted_metrics), merge_statistics
+        )
 
     @property
     def compiled(self) -> bool:
@@ -75,6 +96,29 @@ class Model(Network):
         """The loss of `compile`."""
         return self.require_compiled("loss").loss
 
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics of `compile`, once targets were seen."""
+        return list(self.require_compiled("metrics").metrics.values())
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """Names of what `evaluate` returns: 'loss', then the metrics, once targets were seen."""
+        return ["loss", *self.require_compiled("metrics_names").metrics]
+
+    def metric_direction(self, name: str) -> Literal["up", "down"] | None:
+        """Return which way is better for the metric of this name in the logs; None if that is not known."""
+        metric = self.require_compiled("metric_direction").metrics.get(name)
+        return None if metric is None else metric.direction
+
+    def reset_metrics(self) -> None:
+        """Start the means of loss and metrics anew."""
+        self.require_compiled("reset_metrics").reset_metrics()
+
+    def get_metrics_result(self) -> dict[str, float]:
+        """Return loss and metrics since the last `reset_metrics`."""
+        return self.require_compiled("get_metrics_result").logs()
+
     def require_compiled(self, what: str) -> Compiled:
         """Return what `compile` set up, or raise ValueError if it was not called before `what`."""
         if self.compiled_state is None:
@@ -89,8 +133,8 @@ class Model(Network):
         batch_size: int | None = ...,
         verbose: Verbose = ...,
         sample_weight: ArrayLike | None = ...,
-        *,
-        callbacks: Iterable[Callback] | None = ...,
+        steps: int | None = ...,
+        callbacks: Callbacks = ...,
         return_dict: Literal[False] = ...,
     ) -> float | list[float]: ...
     @overload
@@ -101,8 +145,9 @@ class Model(Network):
         batch_size: int | None = ...,
         verbose: Verbose = ...,
         sample_weight: ArrayLike | None = ...,
+        steps: int | None = ...,
+        callbacks: Callbacks = ...,
         *,
-        callbacks: Iterable[Callback] | None = ...,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
     def evaluate(
@@ -112,13 +157,13 @@ class Model(Network):
         batch_size: int | None = None,
         verbose: Verbose = "auto",
         sample_weight: ArrayLike | None = None,
-        *,
-        callbacks: Iterable[Callback] | None = None,
+        steps: int | None = None,
+        callbacks: Callbacks = None,
         return_dict: bool = False,
     ) -> float | list[float] | dict[str, float]:
         """Return loss and metrics in inference mode.
 
-        Parameters are those of `fit`.
+        Parameters are those of `fit`; `steps`: at most so many batches.
 
         Returns
         -------
@@ -127,36 +172,51 @@ class Model(Network):
         """
         samples = as_samples(self.require_compiled("evaluate"), x, y, sample_weight)
         batches = MiniBatches(*samples.arrays, batch_size=given_or_default(batch_size), shuffle=False)
-        with self._listeners(verbose, callbacks, len(batches)) as listeners:
-            return flattened(self.run_test(batches, listeners), return_dict)
+        count = at_most("evaluate: steps", steps, len(batches))
+        with self._listeners(verbose, callbacks, count) as listeners:
+            return flattened(self.run_test(batches, listeners, count), return_dict)
 
     def predict(
         self,
         x: ArrayLike,
         batch_size: int | None = None,
         verbose: Verbose = "auto",
-        *,
-        callbacks: Iterable[Callback] | None = None,
+        steps: int | None = None,
+        callbacks: Callbacks = None,
     ) -> Array:
-        """Return the outputs in inference mode, shape (samples, ...). The model need not be compiled."""
+        """Return the outputs in inference mode, shape (samples, ...). The model need not be compiled.
+
+        Parameters are those of `evaluate`.
+        """
         features = as_features(x)
         shape = self.shape_for(features.shape)
         batches = MiniBatches(features, batch_size=given_or_default(batch_size), shuffle=False)
-        outputs = np.empty((len(features), *(n for n in shape[1:] if n is not None)), self.layers[-1].dtype)
+        count = at_most("predict: steps", steps, len(batches))
+        samples = sum(batches.sizes[:count])
+        outputs = np.empty((samples, *(n for n in shape[1:] if n is not None)), self.layers[-1].dtype)
         start = 0
-        with self._listeners(verbose, callbacks, len(batches)) as listeners:
-            listeners.call("on_predict_begin")
-            for index, (batch,) in enumerate(batches):
-                listeners.call("on_predict_batch_begin", index)
-                outputs[start : start + len(batch)] = self.predict_on_batch(batch)
+        with self._listeners(verbose, callbacks, count) as listeners:
+            listeners.on_predict_begin()
+            for index, (batch,) in enumerate(islice(batches, count)):
+                listeners.on_predict_batch_begin(index)
+                part = outputs[start : start + len(batch)]
+                part[...] = self.predict_on_batch(batch)
                 start += len(batch)
-                listeners.call("on_predict_batch_end", index)
-            listeners.call("on_predict_end")
+                listeners.on_predict_batch_end(index, {"outputs": part})
+            listeners.on_predict_end()
         return outputs
 
-    def _listeners(self, verbose: Verbose, callbacks: Iterable[Callback] | None, steps: int) -> CallbackList:
-        params = {"verbose": verbose, "epochs": 0, "steps": steps}
-        return CallbackList([*progress(verbose), *(callbacks or ())], cast("Sequential", self), params)
+    def _listeners(self, verbose: Verbose, callbacks: Callbacks, steps: int) -> CallbackList:
+        check_verbose(verbose)
+        model = cast("Sequential", self)
+        return CallbackList(
+            callbacks,
+            add_progbar=ProgbarLogger.style(verbose) is not None,
+            model=model,
+            verbose=verbose,
+            epochs=1,
+            steps=steps,
+        )
 
     @overload
     def test_on_batch(
@@ -194,28 +254,37 @@ class Model(Network):
         outputs = self(x, training=False)
         return outputs.copy() if isinstance(x, np.ndarray) and np.may_share_memory(outputs, x) else outputs
 
-    def run_test(self, batches: MiniBatches, listeners: CallbackList) -> dict[str, float]:
-        """Return loss and metrics over batches of checked samples."""
+    def run_test(
+        self, batches: MiniBatches, listeners: CallbackList, steps: int | None = None
+    ) -> dict[str, float]:
+        """Return loss and metrics over batches of checked samples, at most `steps`."""
         compiled = self.require_compiled("evaluate")
         compiled.reset_metrics()
-        listeners.call("on_test_begin")
-        for index, batch in enumerate(batches):
-            listeners.call("on_test_batch_begin", index)
+        listeners.on_test_begin()
+        for index, batch in enumerate(islice(batches, steps)):
+            listeners.on_test_batch_begin(index)
             compiled.test_step(*batch)
             if listeners.listens("on_test_batch_end"):
-                listeners.call("on_test_batch_end", index, compiled.logs())
+                listeners.on_test_batch_end(index, compiled.logs())
         logs = compiled.logs()
-        listeners.call("on_test_end", logs)
+        listeners.on_test_end(logs)
         return logs
 
 
 def _listed(given: MetricLike | Sequence[MetricLike] | None) -> Sequence[MetricLike]:
-    return [given] if isinstance(given, (str, dict, Metric)) else list(given or ())
+    if given is None:
+        return []
+    return [given] if isinstance(given, (str, dict, Metric)) or callable(given) else list(given)
 
 
 def given_or_default(batch_size: int | None, default: int = DEFAULT_BATCH_SIZE) -> int:
     """Return the batch size that was given, if one was."""
     return default if batch_size is None else batch_size
+
+
+def at_most(what: str, steps: int | None, there_are: int) -> int:
+    """Return the number of batches to take: all, or as many as were asked for."""
+    return there_are if steps is None else min(positive_integer(what, steps), there_are)
 
 
 def flattened(logs: dict[str, float], return_dict: bool) -> float | list[float] | dict[str, float]:

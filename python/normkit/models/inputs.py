@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,6 +154,8 @@ def _weights(
     if sample_weight is None:
         return None
     weight = _as_numbers("sample_weight", sample_weight)
+    if weight.shape == (len(y), 1):
+        weight = weight[:, 0]
     if weight.shape != y.shape[:1]:
         raise ValueError(f"sample_weight must have shape {y.shape[:1]}, got {weight.shape}")
     return weight.astype(dtype, copy=False)
@@ -189,9 +191,3 @@ def split_validation(
     head = tuple(None if a is None else a[:cut] for a in arrays)
     tail = tuple(None if a is None else a[cut:] for a in arrays)
     return (head[0], head[1], head[2]), (tail[0], tail[1], tail[2])
-
-
-def endless(batches: Any) -> Iterator[tuple[Array, ...]]:
-    """Iterate again and again."""
-    while True:
-        yield from batches

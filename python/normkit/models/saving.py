@@ -1,24 +1,13 @@
-"""One file for a model: architecture, weights, and all it takes to go on training as if never stopped.
-
-The file is a zip archive of `config.json` and arrays in NumPy's .npy format. Nothing in it is executed when it is
-read: no pickle, and class names are looked up among the classes of this package.
-"""
+"""What a file keeps of a model: all it takes to go on training as if never stopped, or its weights alone."""
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import secrets
-import tokenize
-import zipfile
-import zlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from normkit import layers
@@ -26,33 +15,20 @@ from normkit._checks import whole
 from normkit._registry import Registry
 from normkit.layers.base import Layer, set_variables
 from normkit.layers.variable import Variable
+from normkit.models import archive
+from normkit.models.archive import Arrays
 from normkit.models.compiled import Compiled
 
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
+    from normkit.models.training import TrainingRun
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "load_weights", "save_model", "save_weights"]
 
 Array = NDArray[Any]
-FORMAT = "normkit model"
-VERSION = 1
 
-# What reading a file raises if its content is not what `save_model` writes. RuntimeError: it is encrypted, of another
-# zip version (NotImplementedError) or nested too deeply (RecursionError); OSError: an offset before its start.
-_FAULTS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    SyntaxError,
-    tokenize.TokenError,
-    EOFError,
-    OSError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# What a file without the layers says it is.
+WEIGHTS = "weights"
 
 layer_registry: Registry[Layer] = Registry(
     "layer",
@@ -71,7 +47,7 @@ layer_registry: Registry[Layer] = Registry(
 )
 
 
-def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
+def save_model(model: Sequential, path: str | os.PathLike[str], overwrite: bool = True) -> None:
     """Write a model to a file, atomically: a reader finds the old file or the whole new one.
 
     Saved are the layers, their weights and moving statistics; if the model is compiled: optimizer, loss and
@@ -82,38 +58,28 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
     model : Sequential
         A built model of this package's layers.
     path : path-like
-        Suggested endings: .normkit or .npz. An existing file is replaced.
+        Suggested endings: .normkit or .npz. The content does not depend on it.
+    overwrite : bool, default True
+        Replace an existing file.
 
     Raises
     ------
     ValueError
         If the model has no weights yet, or a layer, activation, initializer, optimizer, loss or metric is of a
         class of another package. An existing file then stays as it is.
+    FileExistsError
+        If there is a file, and it is not to be replaced.
     """
-    if model.input_shape is None:
-        raise ValueError(f"{model.name}: is not built; give input_shape, or call it on a batch before saving")
+    path = _target(path, overwrite)
+    config, arrays = _state(model, "saving")
     compiled = model.compiled_state
-    weights = _by_key(model)
-    arrays = {f"weights/{key}.npy": weight.value for key, weight in weights.items()}
-    config: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
+    architecture = {
         "name": model.name,
         "dtype": model.dtype.name,
-        "input_shape": list(model.input_shape[1:]),
         "layers": [layer_registry.serialize(layer) for layer in model.layers],
-        "states": [layer.get_state() for layer in model.layers],
-        "random_state": model.rng.bit_generator.state,
         "compile": None if compiled is None else compiled.get_config(),
     }
-    if compiled is not None and compiled.flat is not None:
-        key_of = {id(weight): key for key, weight in weights.items()}
-        config["iterations"] = compiled.optimizer.batches
-        config["trained"] = [key_of[id(weight)] for weight in compiled.flat.variables]
-        for slot, state in compiled.optimizer.slots.items():
-            for key, part in zip(config["trained"], compiled.flat.split(state), strict=True):
-                arrays[f"optimizer/{slot}/{key}.npy"] = part
-    _write(Path(path), config, arrays)
+    archive.write(path, architecture | config, arrays)
 
 
 def load_model(path: str | os.PathLike[str], compile: bool = True) -> Sequential:
@@ -135,14 +101,11 @@ def load_model(path: str | os.PathLike[str], compile: bool = True) -> Sequential
         executed.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                config, arrays = _read(archive)
-            return _restored(config, arrays, compile)
-        except _FAULTS as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else _first_line(error)
-            raise ValueError(f"{path}: cannot be read as a normkit model: {reason}") from error
+    with archive.reading(path):
+        config, arrays = archive.read(path)
+        if config.get("kind") == WEIGHTS:
+            raise ValueError("it has weights alone; make the model as before and call its load_weights")
+        return _restored(config, arrays, compile)
 
 
 def _restored(config: Mapping[str, Any], arrays: Mapping[str, Array], compile: bool) -> Sequential:
@@ -153,30 +116,166 @@ def _restored(config: Mapping[str, Any], arrays: Mapping[str, Array], compile: b
         name=config["name"],
         dtype=config["dtype"],
     )
-    weights = _by_key(model)
-    set_variables("the model", list(weights.values()), [arrays[f"weights/{key}.npy"] for key in weights])
-    for layer, state in zip(model.layers, config.get("states", [{}] * len(model.layers)), strict=True):
-        layer.set_state(state)
+    _set_weights(model, config, arrays)
     if compile and config["compile"] is not None:
         model.compile(**config["compile"])
         if "iterations" in config:
-            _restore_optimizer(model.require_compiled("load"), weights, config, arrays)
+            _set_optimizer(model, config, arrays)
     model.rng.bit_generator.state = config["random_state"]
     return model
 
 
-def _restore_optimizer(
-    compiled: Compiled,
-    weights: Mapping[str, Variable],
-    config: Mapping[str, Any],
-    arrays: Mapping[str, Array],
-) -> None:
+def save_weights(model: Sequential, path: str | os.PathLike[str], overwrite: bool = True) -> None:
+    """Write the weights and moving statistics to a file, and of a compiled model the optimizer's state.
+
+    Parameters
+    ----------
+    model : Sequential
+        A built model, of layers of any package.
+    path, overwrite
+        See `save_model`.
+
+    Raises
+    ------
+    ValueError
+        If the model has no weights yet.
+    FileExistsError
+        If there is a file, and it is not to be replaced.
+    """
+    config, arrays = _state(model, "saving its weights")
+    archive.write(_target(path, overwrite), {"kind": WEIGHTS, **config}, arrays)
+
+
+def load_weights(model: Sequential, path: str | os.PathLike[str]) -> None:
+    """Take over the weights from a file of `save_weights` or of `save_model`, for a model of the same architecture.
+
+    If the model is compiled, and with an optimizer like the one in the file, that one's state and learning rate are
+    taken over as well; if it is with another one, a warning says so.
+
+    Parameters
+    ----------
+    model : Sequential
+        Is built if it is not.
+    path : path-like
+        The file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not such a file, is damaged, or is of another architecture. Then no weight has changed.
+    """
+    path = Path(path)
+    with archive.reading(path):
+        config, arrays = archive.read(path)
+        take_state(model, config, arrays)
+
+
+def save_progress(model: Sequential, path: Path, progress: Mapping[str, Any]) -> None:
+    """Write the weights, as `save_weights` does, and where a `fit` is."""
+    config, arrays = _state(model, "saving its progress")
+    config["progress"] = archive.apart(progress, "progress", arrays)
+    archive.write(path, {"kind": WEIGHTS, **config}, arrays)
+
+
+def restore_progress(model: Sequential, path: Path, run: TrainingRun) -> None:
+    """Take over the weights, the generator, and where the `fit` was."""
+    with archive.reading(path):
+        config, arrays = archive.read(path)
+        progress = archive.together(config["progress"], arrays)
+        run.check_state(progress)
+        take_state(model, config, arrays)
+        run.set_state(progress)
+        model.rng.bit_generator.state = config["random_state"]
+
+
+def take_state(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    """Take over weights and, if there is a like one, the optimizer's state."""
+    if not model.built:
+        model.build((None, *config["input_shape"]))
+    _set_weights(model, config, arrays)
+    compiled = model.compiled_state
+    if compiled is None or "iterations" not in config:
+        return
+    flat = compiled.prepare_training()
+    ours = [key for key, weight in _by_key(model).items() if any(weight is v for v in flat.variables)]
+    if (_optimizer_name(compiled), list(compiled.optimizer.slots), ours) != (
+        config.get("optimizer", config.get("compile", {}).get("optimizer", {}).get("class_name")),
+        _slots(arrays),
+        config["trained"],
+    ):
+        warnings.warn(
+            f"the file has the state of another optimizer than {_optimizer_name(compiled)}, or of other trainable "
+            "weights; the optimizer starts anew",
+            stacklevel=2,
+        )
+        return
+    _set_optimizer(model, config, arrays)
+
+
+def _target(path: str | os.PathLike[str], overwrite: bool) -> Path:
+    path = Path(path)
+    if not overwrite and path.exists():
+        raise FileExistsError(f"{path}: is there already; pass overwrite=True to replace it")
+    return path
+
+
+def _state(model: Sequential, doing: str) -> tuple[dict[str, Any], Arrays]:
+    """All that changes in training, as a config and arrays."""
+    if model.input_shape is None:
+        raise ValueError(
+            f"{model.name}: is not built; give input_shape, or call it on a batch before {doing}"
+        )
+    compiled = model.compiled_state
+    weights = _by_key(model)
+    arrays = {f"weights/{key}.npy": weight.value for key, weight in weights.items()}
+    config: dict[str, Any] = {
+        "input_shape": list(model.input_shape[1:]),
+        "states": [layer.get_state() for layer in model.layers],
+        "random_state": model.rng.bit_generator.state,
+    }
+    if compiled is not None and compiled.flat is not None:
+        key_of = {id(weight): key for key, weight in weights.items()}
+        config["optimizer"] = _optimizer_name(compiled)
+        config["iterations"] = compiled.optimizer.batches
+        config["learning_rate"] = compiled.optimizer.fixed_learning_rate
+        config["trained"] = [key_of[id(weight)] for weight in compiled.flat.variables]
+        for slot, state in compiled.optimizer.slots.items():
+            for key, part in zip(config["trained"], compiled.flat.split(state), strict=True):
+                arrays[f"optimizer/{slot}/{key}.npy"] = part
+    return config, arrays
+
+
+def _optimizer_name(compiled: Compiled) -> str:
+    return type(compiled.optimizer).__name__
+
+
+def _slots(arrays: Mapping[str, Array]) -> list[str]:
+    return list(dict.fromkeys(name.split("/")[1] for name in arrays if name.startswith("optimizer/")))
+
+
+def _set_weights(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    weights = _by_key(model)
+    extra = [name for name in arrays if name.startswith("weights/") and name[8:-4] not in weights]
+    if extra:
+        raise ValueError(f"it has '{extra[0]}', and the model has no such weight")
+    set_variables("the model", list(weights.values()), [arrays[f"weights/{key}.npy"] for key in weights])
+    for layer, state in zip(model.layers, config.get("states", [{}] * len(model.layers)), strict=True):
+        layer.set_state(state)
+
+
+def _set_optimizer(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     """Lay out the weights that were trained, whichever of them are frozen now, and fill the optimizer's state."""
-    trainable = {key: weight for key, weight in weights.items() if weight.trainable}
+    compiled = model.require_compiled("load")
+    trainable = {key: weight for key, weight in _by_key(model).items() if weight.trainable}
     trained = {key: trainable[key] for key in config["trained"]}
     flat = compiled.lay_out(list(trained.values()))
-    compiled.optimizer.batches = whole("iterations", config["iterations"])
-    for slot, state in compiled.optimizer.slots.items():
+    optimizer = compiled.optimizer
+    optimizer.batches = whole("iterations", config["iterations"])
+    if config.get("learning_rate") is not None and optimizer.fixed_learning_rate is not None:
+        optimizer.learning_rate = config["learning_rate"]
+    for slot, state in optimizer.slots.items():
         for key, part in zip(trained, flat.split(state), strict=True):
             saved = arrays[f"optimizer/{slot}/{key}.npy"]
             if saved.shape != part.shape:
@@ -187,59 +286,3 @@ def _restore_optimizer(
 def _by_key(model: Sequential) -> dict[str, Variable]:
     """All weights, by the index of their layer and their name: '0/kernel'."""
     return {f"{i}/{w.name}": w for i, layer in enumerate(model.layers) for w in layer.weights}
-
-
-def _plain(value: Any) -> Any:
-    """Return a NumPy number among the arguments of a layer as Python's."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"cannot save {value!r}, an argument of type {type(value).__name__}")
-
-
-def _write(path: Path, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                archive.writestr("config.json", json.dumps(config, indent=1, default=_plain))
-                for name, array in arrays.items():
-                    with archive.open(name, "w", force_zip64=True) as member:
-                        npy.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _read(archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, Array]]:
-    names = archive.namelist()
-    if "config.json" not in names:
-        raise ValueError("it is a zip archive without config.json")
-    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-        raise ValueError("it is compressed, which those never are")
-    config = json.loads(archive.read("config.json"))
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError("config.json is of another kind")
-    if config.get("version") != VERSION:
-        raise ValueError(f"it has format version {config.get('version')}, this normkit reads {VERSION}")
-    return config, {name: _array(archive, name) for name in names if name.endswith(".npy")}
-
-
-def _array(archive: zipfile.ZipFile, name: str) -> Array:
-    """Read one array; its size is that of the bytes that are there, whatever its header claims."""
-    file = io.BytesIO(archive.read(name))
-    try:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(file)
-        if dtype not in (np.float32, np.float64):
-            raise ValueError(f"expected float32 or float64, got {dtype}")
-        flat = np.frombuffer(file.read(), dtype)
-        return flat.reshape(shape, order="F" if fortran_order else "C")
-    except _FAULTS as error:
-        raise ValueError(f"'{name}' is damaged: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
-from typing import Any, Literal, NamedTuple, overload
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
 
 from numpy.typing import ArrayLike, NDArray
 
 from normkit._checks import positive_integer, whole
-from normkit.callbacks import Callback, CallbackList, History, progress
+from normkit.callbacks import CallbackList, History, ProgbarLogger
+from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import Last, MiniBatches
-from normkit.models.evaluation import Model, Verbose, flattened, given_or_default
-from normkit.models.inputs import as_samples, endless, split_validation
-from normkit.models.interrupt import StepGuard
-from normkit.models.saving import save_model
+from normkit.models import saving
+from normkit.models.evaluation import Callbacks, Model, Verbose, at_most, flattened, given_or_default
+from normkit.models.inputs import as_samples, split_validation
 from normkit.models.summary import summary_lines
+from normkit.models.training import Stream, TrainingRun, Validation
 
 __all__ = ["Sequential"]
 
 Array = NDArray[Any]
-
-
-class _Validation(NamedTuple):
-    batches: MiniBatches
-    every: int
 
 
 class Sequential(Model):
@@ -39,6 +35,8 @@ class Sequential(Model):
     - ``fit(last=...)`` says what becomes of samples left over from full batches; Keras keeps them.
     - With `steps_per_epoch` the next epoch goes on in the data where this one stopped.
     - Logs and `History.history` have the loss first, then the metrics in the order of `compile`.
+    - Files have one format, whatever their ending; `BackupAndRestore` goes on to the bit, and restores the history.
+    - ``compile(merge_statistics=True)`` merges the statistics of accumulated batches.
 
     Parameters
     ----------
@@ -62,6 +60,7 @@ class Sequential(Model):
 
     history: History | None = None
     stop_training: bool = False
+    _run: TrainingRun | None = None
 
     def fit(
         self,
@@ -70,7 +69,7 @@ class Sequential(Model):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: Verbose = "auto",
-        callbacks: Iterable[Callback] | None = None,
+        callbacks: Callbacks = None,
         validation_split: float = 0.0,
         validation_data: Sequence[ArrayLike] | None = None,
         shuffle: bool = True,
@@ -78,9 +77,10 @@ class Sequential(Model):
         sample_weight: ArrayLike | None = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
-        *,
+        validation_steps: int | None = None,
         validation_batch_size: int | None = None,
-        validation_freq: int = 1,
+        validation_freq: int | Collection[int] = 1,
+        *,
         last: Last = "keep",
     ) -> History:
         """Train for some epochs.
@@ -99,9 +99,9 @@ class Sequential(Model):
         epochs, initial_epoch : int
             Epochs from initial_epoch up to, and without, epochs.
         verbose : "auto", 0, 1 or 2
-            "auto" or 1: a progress bar if standard error is a terminal and tqdm is installed; 2: a line
-            per epoch; 0: nothing.
-        callbacks : iterable of Callback, optional
+            1: a progress bar, or where there is no terminal, notebook or tqdm a printed line per epoch; 2: such a
+            line; 0: nothing; "auto": as 1 on a terminal or in a notebook, else nothing.
+        callbacks : Callback or iterable of Callback, optional
             See `normkit.callbacks`.
         validation_split : float, default 0.0
             Share of the samples, taken from the end before shuffling, to validate on.
@@ -111,14 +111,16 @@ class Sequential(Model):
             A new order in each epoch.
         class_weight : mapping from label to float, optional
             Factor of the loss of each class; 1 if not named.
-        sample_weight : array_like, shape (samples,), optional
+        sample_weight : array_like, shape (samples,) or (samples, 1), optional
             Factor of the loss of each sample.
         steps_per_epoch : int, optional
             Batches per epoch; the next epoch goes on where this one stopped.
+        validation_steps : int, optional
+            Validate on at most so many batches, the first ones.
         validation_batch_size : int, optional
             Default: batch_size.
-        validation_freq : int, default 1
-            Validate after every so many epochs.
+        validation_freq : int or collection of int, default 1
+            Validate after every so many epochs, or after these, counted from 1.
         last : {"keep", "drop", "merge", "spread"}
             What becomes of samples left over from full batches; see `normkit.data.MiniBatches`.
 
@@ -133,74 +135,78 @@ class Sequential(Model):
             If the model is not compiled, or an argument does not fit it.
         """
         compiled = self.require_compiled("fit")
-        shown = progress(verbose)
+        check_verbose(verbose)
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = split_validation(x, y, sample_weight, validation_split)
         samples = as_samples(compiled, x, y, sample_weight, class_weight)
-        run = range(whole("fit: initial_epoch", initial_epoch), whole("fit: epochs", epochs))
-        steps = None if steps_per_epoch is None else positive_integer("fit: steps_per_epoch", steps_per_epoch)
-        if steps is not None and batch_size is None:
-            batch_size = math.ceil(len(samples.x) / steps)
+        epochs_to_run = range(whole("fit: initial_epoch", initial_epoch), whole("fit: epochs", epochs))
+        if steps_per_epoch is not None:
+            steps_per_epoch = positive_integer("fit: steps_per_epoch", steps_per_epoch)
+            if batch_size is None:
+                batch_size = math.ceil(len(samples.x) / steps_per_epoch)
         size = given_or_default(batch_size)
         batches = MiniBatches(*samples.arrays, batch_size=size, shuffle=shuffle, seed=self.rng, last=last)
+        steps = steps_per_epoch or len(batches)
         validation = None
         if validation_data is not None:
             val_size = given_or_default(validation_batch_size, size)
-            validation = self._validation(validation_data, val_size, validation_freq)
+            validation = self._validation(validation_data, val_size, validation_steps, validation_freq)
+        listeners = CallbackList(
+            callbacks,
+            add_history=True,
+            add_progbar=ProgbarLogger.style(verbose) is not None,
+            model=self,
+            verbose=verbose,
+            epochs=epochs,
+            steps=steps,
+        )
         compiled.prepare_training()
-        self.history = History()
-        params = {"verbose": verbose, "epochs": epochs, "steps": steps or len(batches)}
-        with CallbackList([*shown, *(callbacks or ()), self.history], self, params) as listeners:
-            self._run_epochs(run, batches, steps, validation, listeners)
+        self.history = next(c for c in listeners.callbacks if isinstance(c, History))
+        self._run = TrainingRun(self, Stream(batches, self.rng), epochs_to_run, steps, validation, listeners)
+        with listeners:
+            try:
+                self._run.go()
+            finally:
+                self._run = None
         return self.history
 
-    def _validation(self, data: Sequence[ArrayLike], batch_size: int, every: int) -> _Validation:
+    def _validation(
+        self,
+        data: Sequence[ArrayLike],
+        batch_size: int,
+        steps: int | None,
+        every: int | Collection[int],
+    ) -> Validation:
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
             raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
         samples = as_samples(self.require_compiled("fit"), *data)
         batches = MiniBatches(*samples.arrays, batch_size=batch_size, shuffle=False)
-        return _Validation(batches, positive_integer("fit: validation_freq", every))
+        count = at_most("fit: validation_steps", steps, len(batches))
+        if isinstance(every, Collection):
+            epochs = frozenset(
+                positive_integer("fit: each epoch of validation_freq", epoch) for epoch in every
+            )
+            return Validation(batches, count, epochs)
+        return Validation(batches, count, positive_integer("fit: validation_freq", every))
 
-    def _run_epochs(
-        self,
-        epochs: range,
-        batches: MiniBatches,
-        steps: int | None,
-        validation: _Validation | None,
-        listeners: CallbackList,
-    ) -> None:
-        compiled = self.require_compiled("fit")
-        stream = endless(batches)
-        self.stop_training = False
-        logs: dict[str, float] = {}
-        listeners.call("on_train_begin")
-        for epoch in epochs:
-            listeners.call("on_epoch_begin", epoch)
-            compiled.reset_metrics()
-            logs = self._train_epoch(batches if steps is None else islice(stream, steps), listeners)
-            if validation is not None and (epoch + 1) % validation.every == 0:
-                val_logs = self.run_test(validation.batches, listeners)
-                logs |= {f"val_{name}": value for name, value in val_logs.items()}
-            listeners.call("on_epoch_end", epoch, logs)
-            if self.stop_training:
-                break
-        compiled.optimizer.finalize()
-        listeners.call("on_train_end", logs)
+    def save_progress(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the `fit` at work needs to go on from here; see `BackupAndRestore`."""
+        saving.save_progress(self, Path(path), self._require_run().get_state())
 
-    def _train_epoch(self, batches: Iterable[tuple[Array, ...]], listeners: CallbackList) -> dict[str, float]:
-        compiled = self.require_compiled("fit")
-        wants_logs = listeners.listens("on_train_batch_end")
-        with StepGuard() as guard:
-            for index, batch in enumerate(batches):
-                listeners.call("on_train_batch_begin", index)
-                guard.begin()
-                compiled.train_step(*batch)
-                guard.end()
-                if wants_logs:
-                    listeners.call("on_train_batch_end", index, compiled.logs())
-                if self.stop_training:
-                    break
-        return compiled.logs()
+    def restore_progress(self, path: str | os.PathLike[str]) -> None:
+        """Let the `fit` at work go on from what `save_progress` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, or of another model or other batches. Then nothing has changed.
+        """
+        saving.restore_progress(self, Path(path), self._require_run())
+
+    def _require_run(self) -> TrainingRun:
+        if self._run is None:
+            raise ValueError(f"{self.name}: is not training; progress is that of a fit at work")
+        return self._run
 
     @overload
     def train_on_batch(
@@ -247,6 +253,14 @@ class Sequential(Model):
         for line in summary_lines(self, [(a.size, a.nbytes) for a in slots]):
             (print_fn or print)(line)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
         """Save to one file; see `normkit.models.save_model`."""
-        save_model(self, path)
+        saving.save_model(self, filepath, overwrite)
+
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
+        """Save the weights alone, and the optimizer's state; see `normkit.models.save_weights`."""
+        saving.save_weights(self, filepath, overwrite)
+
+    def load_weights(self, filepath: str | os.PathLike[str]) -> None:
+        """Take over the weights of a file; see `normkit.models.load_weights`."""
+        saving.load_weights(self, filepath)

@@ -186,6 +186,11 @@ class Optimizer(Owned):
             )
         self._learning_rate = self._finite("learning_rate", value)
 
+    @property
+    def fixed_learning_rate(self) -> float | None:
+        """The learning rate if it is a number; None if it comes from a schedule or a function."""
+        return self._learning_rate if isinstance(self._learning_rate, float) else None
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse a value that needs other state arrays than there are."""
         before = getattr(self, name, None) if name != "learning_rate" else None

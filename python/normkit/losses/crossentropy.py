@@ -1,124 +1,23 @@
-"""Losses: the value that training lowers, and its gradient.
+"""Cross-entropies.
 
-A loss is the mean over samples, each multiplied by its sample weight if there are weights (Keras's
-`sum_over_batch_size`: the divisor is the number of samples, not the sum of the weights).
-
-Cross-entropies are computed from logits wherever those are known: `from_logits=True`, or a model whose last
+They are computed from logits wherever those are known: `from_logits=True`, or a model whose last
 layer ends with the matching activation. With log-sum-exp shifted by the maximum the value is exact however
 small the probability, and the gradient with respect to the logits is p − target.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from normkit import activations
-from normkit._registry import Configured, Registry
+from normkit.losses.base import EPSILON, LogitsStep, Loss, batch_shape, require_probabilities
 
-__all__ = [
-    "BinaryCrossentropy",
-    "CategoricalCrossentropy",
-    "Loss",
-    "MeanSquaredError",
-    "SparseCategoricalCrossentropy",
-    "get",
-]
+__all__ = ["BinaryCrossentropy", "CategoricalCrossentropy", "SparseCategoricalCrossentropy"]
 
 Array = NDArray[Any]
-
-# Keras's bound on probabilities: log is taken of values in [EPSILON, 1 − EPSILON].
-EPSILON = 1e-7
-
-
-class LogitsStep(NamedTuple):
-    """What a cross-entropy makes of logits: per-sample losses, predictions, and d(losses)/d(logits)."""
-
-    values: Array
-    predictions: Array
-    gradient: Array
-
-
-class Loss(Configured):
-    """Base of the losses.
-
-    Attributes
-    ----------
-    name : str
-        Keras's name.
-    fuses : str or None
-        Name of the activation whose input (logits) this loss can take instead of its output.
-    """
-
-    name: str
-    fuses: str | None = None
-
-    def targets(self, y_true: ArrayLike, output_shape: tuple[int | None, ...], dtype: Any) -> Array:
-        """Check targets for a model output of this shape, batch axis first, and return them as used.
-
-        Raises
-        ------
-        ValueError
-            If shape or values do not fit. The text says what was expected.
-        """
-        y = np.ascontiguousarray(y_true, dtype)
-        if y.ndim == len(output_shape) - 1 and output_shape[-1] == 1:
-            y = y[..., None]
-        if y.ndim != len(output_shape) or y.shape[1:] != output_shape[1:]:
-            raise ValueError(
-                f"{self.name}: y must have the shape of the model's output, {_batch(output_shape)}, got {y.shape}"
-            )
-        return y
-
-    def __call__(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the mean loss of predictions (logits if `from_logits`).
-
-        Parameters
-        ----------
-        y_true, y_pred : array_like
-            Targets, and predictions of shape (batch, ..., outputs).
-        sample_weight : array_like of shape (batch,), optional
-            Factor of each sample's loss.
-        """
-        predictions = np.asarray(y_pred)
-        if predictions.dtype not in (np.float32, np.float64):
-            predictions = predictions.astype(np.float64)
-        targets = self.targets(y_true, predictions.shape, predictions.dtype)
-        weight = None if sample_weight is None else np.asarray(sample_weight, predictions.dtype)
-        return self.mean_and_gradient(targets, predictions, weight)[0]
-
-    def mean_and_gradient(self, y_true: Array, y_pred: Array, weight: Array | None) -> tuple[float, Array]:
-        """Return the mean loss of checked targets, and its gradient with respect to y_pred."""
-        values, gradient = self._evaluate(y_true, y_pred)
-        return _mean(values, weight), _scaled(gradient, values, weight)
-
-    def from_logits_step(
-        self, y_true: Array, logits: Array, weight: Array | None
-    ) -> tuple[float, Array, Array]:
-        """Return mean loss, its gradient with respect to the logits, and activation(logits)."""
-        step = self._evaluate_logits(y_true, logits)
-        return _mean(step.values, weight), _scaled(step.gradient, step.values, weight), step.predictions
-
-    def _evaluate(self, y_true: Array, y_pred: Array) -> tuple[Array, Array]:
-        """Loss of each sample, shape (batch, ...) without the last axis of y_pred, and d/dy_pred of its own."""
-        raise NotImplementedError
-
-    def _evaluate_logits(self, y_true: Array, logits: Array) -> LogitsStep:
-        raise NotImplementedError(f"{self.name} has no form for logits")
-
-
-class MeanSquaredError(Loss):
-    """(y_pred − y_true)², mean over the outputs."""
-
-    name = "mean_squared_error"
-
-    def _evaluate(self, y_true: Array, y_pred: Array) -> tuple[Array, Array]:
-        difference = y_pred - y_true
-        values = np.square(difference).mean(axis=-1)
-        difference *= 2.0 / y_pred.shape[-1]
-        return values, difference
 
 
 class _Crossentropy(Loss):
@@ -158,7 +57,7 @@ class BinaryCrossentropy(_Crossentropy):
     def targets(self, y_true: ArrayLike, output_shape: tuple[int | None, ...], dtype: Any) -> Array:
         """See `Loss.targets`; values must be in [0, 1]."""
         y = super().targets(y_true, output_shape, dtype)
-        _require_probabilities(self.name, y)
+        require_probabilities(self.name, y)
         return y
 
     def _smoothed(self, y_true: Array) -> Array:
@@ -198,11 +97,11 @@ class CategoricalCrossentropy(_Crossentropy):
         y = np.asarray(y_true)
         if y.ndim < len(output_shape) or (y.shape[-1] == 1 and output_shape[-1] != 1):
             raise ValueError(
-                f"{self.name}: y must be one-hot rows of shape {_batch(output_shape)}, got {y.shape}; "
+                f"{self.name}: y must be one-hot rows of shape {batch_shape(output_shape)}, got {y.shape}; "
                 "for labels as integers use 'sparse_categorical_crossentropy'"
             )
         y = super().targets(y, output_shape, dtype)
-        _require_probabilities(self.name, y)
+        require_probabilities(self.name, y)
         return y
 
     def _smoothed(self, y_true: Array) -> Array:
@@ -249,7 +148,7 @@ class SparseCategoricalCrossentropy(_Crossentropy):
             y = y[..., 0]
         if y.ndim != len(output_shape) - 1 or y.shape[1:] != output_shape[1:-1]:
             raise ValueError(
-                f"{self.name}: y must be integer labels of shape {_batch(output_shape[:-1])}, got {y.shape}"
+                f"{self.name}: y must be integer labels of shape {batch_shape(output_shape[:-1])}, got {y.shape}"
                 + (
                     "; for one-hot rows use 'categorical_crossentropy'"
                     if y.shape[1:] == output_shape[1:]
@@ -288,49 +187,3 @@ def _log_softmax_parts(logits: Array) -> tuple[Array, Array, Array]:
     total = np.add.reduce(p, axis=-1, keepdims=True)
     p /= total
     return shifted, p, np.log(total)
-
-
-def _mean(values: Array, weight: Array | None) -> float:
-    if weight is not None:
-        values = values * _over(weight, values)
-    return float(np.add.reduce(values, axis=None)) / values.size
-
-
-def _scaled(gradient: Array, values: Array, weight: Array | None) -> Array:
-    """Gradient of the mean from the gradients of the samples; `gradient` is overwritten."""
-    gradient *= 1.0 / values.size
-    if weight is not None:
-        gradient *= _over(weight, gradient)
-    return gradient
-
-
-def _over(weight: Array, values: Array) -> Array:
-    """Weights of shape (batch,), so that they broadcast against values of shape (batch, ...)."""
-    return weight.reshape(-1, *(1,) * (values.ndim - 1))
-
-
-def _require_probabilities(name: str, y: Array) -> None:
-    if y.size and not (y.min() >= 0 and y.max() <= 1):
-        raise ValueError(f"{name}: targets must be in [0, 1], got values in [{y.min():g}, {y.max():g}]")
-
-
-def _batch(shape: tuple[int | None, ...]) -> str:
-    return f"({', '.join(['batch', *(str(n) for n in shape[1:])])}{',' if len(shape) == 1 else ''})"
-
-
-registry: Registry[Loss] = Registry(
-    "loss",
-    Loss,
-    {
-        "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
-        "categorical_crossentropy": CategoricalCrossentropy,
-        "binary_crossentropy": BinaryCrossentropy,
-        "mean_squared_error": MeanSquaredError,
-        "mse": MeanSquaredError,
-    },
-)
-
-
-def get(identifier: str | dict[str, Any] | Loss) -> Loss:
-    """Return the loss of that name, or of that saved configuration, or the instance itself."""
-    return registry.get(identifier)
