@@ -10,8 +10,19 @@ from normkit import activations, losses, metrics
 from normkit.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
+    CategoricalHinge,
+    CosineSimilarity,
+    Hinge,
+    Huber,
+    KLDivergence,
+    LogCosh,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
     MeanSquaredError,
+    MeanSquaredLogarithmicError,
+    Poisson,
     SparseCategoricalCrossentropy,
+    SquaredHinge,
 )
 
 RNG = np.random.default_rng(0)
@@ -37,6 +48,18 @@ CASES = {
     "binary": (BinaryCrossentropy(), BITS, 1 / (1 + np.exp(-LOGITS))),
     "binary logits": (BinaryCrossentropy(from_logits=True), BITS, LOGITS),
     "binary smoothed": (BinaryCrossentropy(label_smoothing=0.2), BITS, 1 / (1 + np.exp(-LOGITS))),
+    "absolute": (MeanAbsoluteError(), BITS, LOGITS),
+    "percentage": (MeanAbsolutePercentageError(), BITS + 1, LOGITS),
+    "logarithmic": (MeanSquaredLogarithmicError(), BITS, LOGITS + 0.3),
+    "huber": (Huber(0.8), BITS, LOGITS),
+    "log cosh": (LogCosh(), BITS, 3 * LOGITS),
+    "cosine": (CosineSimilarity(), BITS + 0.5, LOGITS),
+    "divergence": (KLDivergence(), softmax(LOGITS[::-1]), softmax(LOGITS)),
+    "poisson": (Poisson(), 3 * BITS, np.exp(LOGITS)),
+    "hinge": (Hinge(), BITS, LOGITS),
+    "hinge of signs": (Hinge(), 2 * BITS - 1, LOGITS),
+    "squared hinge": (SquaredHinge(), BITS, LOGITS),
+    "categorical hinge": (CategoricalHinge(), ONE_HOT, LOGITS),
     "sparse sequence": (
         SparseCategoricalCrossentropy(from_logits=True), LABELS.reshape(2, 3), LOGITS.reshape(2, 3, 4),
     ),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import inspect
+import re
 import weakref
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["Configurable", "Configured", "Owned", "Registry"]
+__all__ = ["Configurable", "Configured", "Owned", "Registry", "snake_case"]
 
 
 class Configurable(Protocol):
@@ -54,6 +55,12 @@ class Owned(Configured):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_owner"}
+
+
+def snake_case(name: str) -> str:
+    """Return the name of a class as Keras writes it in logs and layers: 'top_k_categorical_accuracy'."""
+    words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
 
 
 T = TypeVar("T", bound=Configurable)

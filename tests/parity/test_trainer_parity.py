@@ -1,11 +1,10 @@
 """The trainer against torch and Keras: the same weights and batches give the same losses, and the same accuracy.
 
-Keras runs on torch (KERAS_BACKEND=torch). Run with `-m parity -s` to see the figures.
+Run with `-m parity -s` to see the figures.
 """
 
 import gzip
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +18,6 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 MNIST = Path(__file__).parents[2] / "../shared/data/mnist10k"
 STEPS = 200
-
-
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch", reason="needs torch (the 'parity' dependency group)")
-
-
-@pytest.fixture(scope="module")
-def keras(torch):
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    return pytest.importorskip("keras", reason="needs Keras (the 'parity' dependency group)")
 
 
 def batches(steps=STEPS, size=32, dtype=np.float32):

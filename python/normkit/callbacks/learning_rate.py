@@ -104,7 +104,7 @@ class ReduceLROnPlateau(MonitorCallback):
 
 
 class LearningRateScheduler(Callback):
-    """Sets the learning rate at the start of each epoch.
+    """Sets the learning rate at the start of each epoch; the logs, and so the history, get a 'learning_rate'.
 
     Parameters
     ----------
@@ -142,6 +142,11 @@ class LearningRateScheduler(Callback):
         optimizer.learning_rate = float(rate)
         if self.verbose:
             print(f"Epoch {epoch + 1}: LearningRateScheduler setting learning rate to {rate}.", flush=True)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Add the learning rate to the logs."""
+        if logs is not None:
+            logs["learning_rate"] = self.model.optimizer.learning_rate
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from normkit import activations
 from normkit._checks import float_dtype, sample_shape
+from normkit._registry import snake_case
 from normkit.initializers import Initializer
 from normkit.layers.variable import Variable
 
@@ -58,7 +58,7 @@ class Layer:
         input_shape: Sequence[int] | None = None,
     ) -> None:
         self.named = name is not None
-        self.name = name if name is not None else _snake_case(type(self).__name__)
+        self.name = name if name is not None else snake_case(type(self).__name__)
         self.trainable = trainable
         self._dtype = None if dtype is None else float_dtype(dtype)
         self.given_input_shape = None if input_shape is None else sample_shape(input_shape)
@@ -226,7 +226,3 @@ def set_variables(owner: str, variables: Sequence[Variable], values: Sequence[Ar
             )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

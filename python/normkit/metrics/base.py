@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._registry import Owned
+from normkit._registry import Owned, snake_case
 
 __all__ = ["Average", "Direction", "Mean", "MeanMetric", "MeanMetricWrapper", "Metric", "matched"]
 
@@ -70,7 +69,7 @@ class Metric(Owned):
     state_names: tuple[str, ...] = ()
 
     def __init__(self, name: str | None = None) -> None:
-        self.name = name if name is not None else _snake_case(type(self).__name__)
+        self.name = name if name is not None else snake_case(type(self).__name__)
         self.reset_state()
 
     def update_state(self, *args: Any, **kwargs: Any) -> None:
@@ -166,7 +165,8 @@ class MeanMetricWrapper(MeanMetric):
     Parameters
     ----------
     fn : callable
-        ``fn(y_true, y_pred)`` returns an array of one value per sample or per output.
+        ``fn(y_true, y_pred)`` returns an array of one value per sample or per output. Within a model y_true is as
+        the loss uses it: in the shape of y_pred, or for a sparse loss integer labels without the last axis.
     name : str, optional
         Key in the logs. Default: the name of the function.
     """
@@ -196,7 +196,3 @@ def matched(name: str, y_true: Array, y_pred: Array) -> Array:
             f"{y_true.shape} and {y_pred.shape}"
         )
     return y_true
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -78,6 +78,9 @@ class LogCoshError(LossMetric):
 
     loss = losses.LogCosh()
 
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__("logcosh" if name is None else name)
+
 
 class Poisson(LossMetric):
     """See `normkit.losses.Poisson`."""
