@@ -8,16 +8,40 @@ import pytest
 from gradients import assert_close, numeric_gradient
 from normkit import activations, initializers
 from normkit.layers import (
+    ELU,
     Activation,
     BatchNormalization,
     Dense,
     Dropout,
     Flatten,
+    GaussianNoise,
     Input,
     LayerNormalization,
+    LeakyReLU,
+    ReLU,
+    Rescaling,
+    Reshape,
+    Softmax,
 )
+from normkit.regularizers import L2
 
-ACTIVATIONS = ("relu", "gelu", "sigmoid", "tanh", "softmax", "linear")
+ACTIVATIONS = (
+    *(
+        "relu",
+        "gelu",
+        "sigmoid",
+        "tanh",
+        "softmax",
+        "linear",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "silu",
+        "swish",
+    ),
+    *("mish", "softplus", "softsign", "hard_sigmoid", "exponential", "log_softmax"),
+)
 
 
 def built(layer, shape, seed=0):
@@ -154,6 +178,66 @@ def test_dropout_keeps_the_mean_and_its_gradient_uses_the_same_mask():
     np.testing.assert_array_equal(layer(x, training=False), x)
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_activations_keep_the_dtype_and_write_where_they_are_told(name, dtype):
+    function = activations.get(name)
+    z = np.linspace(-3, 3, 12, dtype=dtype).reshape(3, 4)
+    y = function(z)
+    assert y.dtype == dtype
+    out = np.empty_like(z)
+    assert function(z, out) is out
+    np.testing.assert_array_equal(out, y)
+    again = z.copy()
+    function(again, again)
+    np.testing.assert_array_equal(again, y)
+    assert function.gradient(np.ones_like(z), z if function.needs_input else y).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (ReLU(), lambda x: np.maximum(x, 0)),
+        (LeakyReLU(), lambda x: np.where(x > 0, x, 0.3 * x)),
+        (LeakyReLU(0.1), lambda x: np.where(x > 0, x, 0.1 * x)),
+        (ELU(2.0), lambda x: np.where(x > 0, x, 2 * np.expm1(x))),
+        (Softmax(), lambda x: np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)),
+        (Rescaling(0.5, 3), lambda x: 0.5 * x + 3),
+        (Reshape((2, -1)), lambda x: x.reshape(4, 2, 3)),
+        (GaussianNoise(0.5), lambda x: x),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_layers_without_weights(layer, expected):
+    x = np.random.default_rng(0).normal(size=(4, 3, 2))
+    again = type(layer).from_config({**layer.get_config(), "dtype": "float64"})
+    np.testing.assert_allclose(again(x), expected(x), rtol=1e-12)
+    assert again.compute_output_shape((None, 3, 2)) == (None, *expected(x).shape[1:])
+    if not isinstance(layer, GaussianNoise):
+        check_gradients(again, (4, 3, 2))
+
+
+def test_gaussian_noise():
+    layer = GaussianNoise(0.5)
+    layer.rng = np.random.default_rng(0)
+    x = np.ones((200, 300), np.float32)
+    y = layer(x, training=True)
+    assert y.dtype == np.float32
+    assert abs(y.mean() - 1) < 0.01
+    assert abs(y.std() - 0.5) < 0.01
+    np.testing.assert_array_equal(layer.backward(x), x)
+
+
+def test_dropout_with_a_generator_of_its_own():
+    x = np.ones((20, 30), np.float32)
+    one, two = Dropout(0.5, seed=3), Dropout(0.5, seed=3)
+    first = one(x, training=True)
+    np.testing.assert_array_equal(two(x, training=True), first)
+    two.set_state(one.get_state())
+    np.testing.assert_array_equal(one(x, training=True), two(x, training=True))
+    assert not np.array_equal(one(x, training=True), first)
+
+
 def test_flatten():
     layer = Flatten()
     assert layer.compute_output_shape((None, 2, 3, 4)) == (None, 24)
@@ -191,6 +275,11 @@ def test_gelu_is_exact(dtype):
 
 def test_activations_do_not_overflow():
     z = np.array([[-1e4, 0, 1e4]], np.float32)
+    np.testing.assert_array_equal(activations.softplus(z), [[0, np.log(np.float32(2)), 1e4]])
+    np.testing.assert_array_equal(activations.silu(z), [[0, 0, 1e4]])
+    np.testing.assert_array_equal(activations.mish(z), [[0, 0, 1e4]])
+    np.testing.assert_array_equal(activations.elu(z), [[-1, 0, 1e4]])
+    np.testing.assert_array_equal(activations.log_softmax(z), [[-2e4, -1e4, 0]])
     np.testing.assert_array_equal(activations.sigmoid(z), [[0, 0.5, 1]])
     np.testing.assert_array_equal(activations.softmax(z), [[0, 0, 1]])
     np.testing.assert_allclose(activations.sigmoid(np.float32([-50.0])), np.exp(-50.0), rtol=1e-6)
@@ -271,6 +360,24 @@ def test_set_weights_changes_all_or_nothing():
         (lambda: Dropout(0.5).backward(np.ones((1, 2))), ValueError, "needs a forward pass"),
         (lambda: Flatten().backward(np.ones((1, 2))), ValueError, "needs a forward pass"),
         (lambda: LayerNormalization().backward(np.ones((1, 2))), ValueError, "needs a forward pass"),
+        (lambda: LeakyReLU(-1), ValueError, "negative_slope must be finite and not negative, got -1"),
+        (
+            lambda: GaussianNoise(-1),
+            ValueError,
+            "GaussianNoise: stddev must be finite and not negative, got -1",
+        ),
+        (lambda: Reshape((-1, -1)), ValueError, "Reshape: target_shape must have positive lengths"),
+        (
+            lambda: Reshape((4,), name="r")(np.ones((2, 3))),
+            ValueError,
+            r"Reshape 'r': samples of shape \(3,\) cannot become \(4,\)",
+        ),
+        (
+            lambda: Dense(2, kernel_regularizer="l3"),
+            ValueError,
+            "no regularizer 'l3'; there are: l1, l2, l1_l2",
+        ),
+        (lambda: L2(-1), ValueError, "L2: l2 must be finite and not negative, got -1"),
         (lambda: initializers.VarianceScaling(scale=0), ValueError, "scale must be positive"),
         (lambda: initializers.VarianceScaling(mode="x"), ValueError, "mode must be one of"),
         (lambda: initializers.VarianceScaling(distribution="x"), ValueError, "distribution must be one of"),

@@ -230,3 +230,67 @@ def test_predictions_are_an_array_of_their_own(layer):
     y[...] = 7
     assert (x == 1).all()
     assert (model.predict_on_batch([[1.0, 2.0, 3.0]]) == [[1.0, 2.0, 3.0]]).all()
+
+
+def test_pop_takes_the_last_layer_off():
+    x, y = blobs()
+    model = classifier()
+    model.fit(x, y, verbose=0)
+    before = model.get_weights()
+    popped = model.pop()
+    assert popped.name == "dense_1"
+    assert model.output_shape == (None, 8)
+    assert model.predict(x).shape == (300, 8)
+    model.add(Dense(3, "softmax"))
+    with pytest.raises(ValueError, match=r"call compile\(\) again"):
+        model.fit(x, y, verbose=0)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x, y, verbose=0)
+    other = Sequential([Input((8,)), popped])
+    assert_same_weights(other.get_weights(), before[6:])
+    with pytest.raises(ValueError, match="has no layers to take off"):
+        Sequential().pop()
+
+
+def test_freezing_a_whole_model():
+    model = classifier()
+    model.trainable = False
+    assert not model.trainable
+    assert model.trainable_weights == []
+    model.trainable = True
+    assert len(model.trainable_weights) == 6
+
+
+def test_arguments_of_keras_that_change_nothing():
+    model = classifier()
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", run_eagerly=True, jit_compile=False, steps_per_execution=4
+    )
+    model.fit(*blobs(40), verbose=0)
+    with pytest.raises(TypeError, match="loss_weights"):
+        model.compile("adam", "mse", loss_weights=[1.0])
+
+
+def test_normkit_by_the_names_of_keras():
+    import normkit as keras
+
+    model = keras.Sequential([keras.Input(shape=(6,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile(keras.optimizers.Adam(), keras.losses.CategoricalCrossentropy())
+    x, y = blobs(40)
+    model.fit(x, keras.utils.to_categorical(y), verbose=0, callbacks=[keras.callbacks.History()])
+    with pytest.raises(AttributeError, match="module 'normkit' has no attribute 'layer'"):
+        keras.layer  # noqa: B018 - looking is what fails
+
+
+def test_one_hot_rows():
+    from normkit.utils import to_categorical
+
+    np.testing.assert_array_equal(to_categorical([[0], [2]]), [[1, 0, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(to_categorical([1], 4), [[0, 1, 0, 0]])
+    assert to_categorical(np.zeros((3, 2), int)).shape == (3, 2, 1)
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 2\), got 2"):
+        to_categorical([0, 2], 2)
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 1\), got -1"):
+        to_categorical([0, -1])
+    with pytest.raises(ValueError, match="labels must be integers, and some are not"):
+        to_categorical([0.5])

@@ -1,9 +1,12 @@
 """Batch and layer normalization for CPUs, and a mini-batch trainer on top.
 
 The functions here work on NumPy arrays. The trainer lives in `normkit.models`, `normkit.layers`,
-`normkit.optimizers`, `normkit.losses`, `normkit.metrics` and `normkit.data`; importing `normkit`
-does not import it.
+`normkit.optimizers`, `normkit.losses`, `normkit.metrics`, `normkit.callbacks` and `normkit.data`; importing `normkit`
+does not import it, using ``normkit.layers`` does.
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 from normkit import isa, reference
 from normkit._core import __version__
@@ -44,3 +47,35 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+# The trainer under the names that `keras` has it by, so that `import normkit as keras` will do; imported when used.
+_TRAINER = {
+    **{
+        name: (f"normkit.{name}", None)
+        for name in (
+            "activations",
+            "callbacks",
+            "data",
+            "initializers",
+            "layers",
+            "losses",
+            "metrics",
+            "models",
+            "optimizers",
+            "regularizers",
+            "utils",
+        )
+    },
+    "Sequential": ("normkit.models", "Sequential"),
+    "Input": ("normkit.layers", "Input"),
+}
+
+if not TYPE_CHECKING:  # a checker would take every misspelt name for one of these
+
+    def __getattr__(name):
+        """Import what belongs to the trainer when it is first used."""
+        if name not in _TRAINER:
+            raise AttributeError(f"module 'normkit' has no attribute '{name}'")
+        module, attribute = _TRAINER[name]
+        found = importlib.import_module(module)
+        return found if attribute is None else getattr(found, attribute)

@@ -1,22 +1,32 @@
 """Layers with Keras's names, arguments and defaults; each has an explicit forward and backward pass."""
 
+from normkit.layers.activations import ELU, Activation, LeakyReLU, ReLU, Softmax
 from normkit.layers.base import ActivatedLayer, Layer
 from normkit.layers.batch_normalization import BatchNormalization
-from normkit.layers.core import Activation, Dense, Dropout, Flatten, Input
+from normkit.layers.core import Dense, Input
 from normkit.layers.folding import fold_batch_norm
 from normkit.layers.normalization import LayerNormalization
+from normkit.layers.regularization import Dropout, GaussianNoise
+from normkit.layers.shapes import Flatten, Rescaling, Reshape
 from normkit.layers.variable import Variable
 
 __all__ = [
+    "ELU",
     "ActivatedLayer",
     "Activation",
     "BatchNormalization",
     "Dense",
     "Dropout",
     "Flatten",
+    "GaussianNoise",
     "Input",
     "Layer",
     "LayerNormalization",
+    "LeakyReLU",
+    "ReLU",
+    "Rescaling",
+    "Reshape",
+    "Softmax",
     "Variable",
     "fold_batch_norm",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -13,6 +13,7 @@ from normkit._checks import float_dtype, sample_shape
 from normkit._registry import snake_case
 from normkit.initializers import Initializer
 from normkit.layers.variable import Variable
+from normkit.regularizers import Regularizer
 
 __all__ = ["ActivatedLayer", "Layer", "LayerArguments", "Shape"]
 
@@ -116,10 +117,16 @@ class Layer:
         return self.forward(batch, training)
 
     def add_weight(
-        self, name: str, shape: tuple[int, ...], initializer: Initializer, trainable: bool = True
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: Initializer,
+        trainable: bool = True,
+        regularizer: Regularizer | None = None,
     ) -> Variable:
         """Make a weight and return it."""
-        return self.track(Variable(name, initializer(shape, self.dtype, self.rng), trainable))
+        value = initializer(shape, self.dtype, self.rng)
+        return self.track(Variable(name, value, trainable, regularizer))
 
     def track(self, variable: Variable) -> Variable:
         """Count `variable` among the weights."""
@@ -153,6 +160,11 @@ class Layer:
             If their number or a shape differs. Then no weight has changed.
         """
         set_variables(f"{type(self).__name__} '{self.name}'", self.weights, weights)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a layer like the one whose `get_config` this is."""
+        return cls(**config)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from normkit import initializers, ops
 from normkit._checks import positive_integer
 from normkit.layers.base import LayerArguments, Shape
-from normkit.layers.normalization import NUM_THREADS, InitializerLike, Normalization
+from normkit.layers.normalization import NUM_THREADS, InitializerLike, Normalization, RegularizerLike
 from normkit.layers.variable import Variable
 from normkit.moments import BatchMoments
 from normkit.small_batches import (
@@ -53,6 +53,8 @@ class BatchNormalization(Normalization):
         Whether there are beta and gamma.
     beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer
         See `normkit.initializers`.
+    beta_regularizer, gamma_regularizer
+        See `normkit.regularizers`.
     stats : RunningStats, optional
         The moving statistics, with rules of their own (debias, skip_nonfinite, the unbiased variance, a cumulative
         average), for as many channels as the input has. `momentum` and the initializers of the moving
@@ -89,12 +91,24 @@ class BatchNormalization(Normalization):
         gamma_initializer: InitializerLike = "ones",
         moving_mean_initializer: InitializerLike = "zeros",
         moving_variance_initializer: InitializerLike = "ones",
+        beta_regularizer: RegularizerLike = None,
+        gamma_regularizer: RegularizerLike = None,
+        *,
         stats: RunningStats | dict[str, Any] | None = None,
         ghost_size: int | None = None,
         renorm: RenormSchedule | dict[str, Any] | None = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
-        super().__init__(epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs)
+        super().__init__(
+            epsilon,
+            center,
+            scale,
+            beta_initializer,
+            gamma_initializer,
+            beta_regularizer,
+            gamma_regularizer,
+            **kwargs,
+        )
         self.stats: RunningStats | None = RunningStats(**stats) if isinstance(stats, dict) else stats
         self._has_own_rules = stats is not None
         self.axis = int(axis)

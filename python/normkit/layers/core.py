@@ -1,23 +1,24 @@
-"""The plain layers: Input, Dense, Activation, Dropout, Flatten."""
+"""`Dense`, and `Input`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from normkit import activations, initializers
+from normkit import activations, initializers, regularizers
 from normkit._checks import positive_integer, sample_shape
 from normkit.activations import ActivationFunction
 from normkit.initializers import Initializer
-from normkit.layers.base import ActivatedLayer, Layer, LayerArguments, Shape
+from normkit.layers.base import ActivatedLayer, LayerArguments, Shape
+from normkit.regularizers import Regularizer
 
-__all__ = ["Activation", "Dense", "Dropout", "Flatten", "Input"]
+__all__ = ["Dense", "Input"]
 
 Array = NDArray[Any]
+RegularizerLike = str | dict[str, Any] | Regularizer | None
 
 
 class Input:
@@ -43,11 +44,13 @@ class Dense(ActivatedLayer):
     units : int
         Number of outputs.
     activation : str, optional
-        'relu', 'gelu', 'sigmoid', 'tanh', 'softmax' or 'linear' (the default).
+        See `normkit.activations`; default: 'linear'.
     use_bias : bool, default True
         Whether there is a bias.
     kernel_initializer, bias_initializer : str or Initializer
         See `normkit.initializers`.
+    kernel_regularizer, bias_regularizer : str or Regularizer, optional
+        See `normkit.regularizers`.
     **kwargs
         See `Layer`.
 
@@ -64,6 +67,8 @@ class Dense(ActivatedLayer):
         use_bias: bool = True,
         kernel_initializer: str | dict[str, Any] | Initializer = "glorot_uniform",
         bias_initializer: str | dict[str, Any] | Initializer = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(activation, **kwargs)
@@ -71,6 +76,8 @@ class Dense(ActivatedLayer):
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
         self._x: Array | None = None
 
     def build(self, input_shape: Shape) -> None:
@@ -81,9 +88,13 @@ class Dense(ActivatedLayer):
                 f"expected input of shape (batch, ..., features), got {input_shape}; "
                 "give one number per sample as a column: x[:, None]"
             )
-        self.kernel = self.add_weight("kernel", (features, self.units), self.kernel_initializer)
+        self.kernel = self.add_weight(
+            "kernel", (features, self.units), self.kernel_initializer, regularizer=self.kernel_regularizer
+        )
         if self.use_bias:
-            self.bias = self.add_weight("bias", (self.units,), self.bias_initializer)
+            self.bias = self.add_weight(
+                "bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer
+            )
 
     def check_input(self, input_shape: Shape) -> None:
         """Raise ValueError if the number of features is another."""
@@ -127,102 +138,10 @@ class Dense(ActivatedLayer):
             "use_bias": self.use_bias,
             "kernel_initializer": initializers.registry.serialize(self.kernel_initializer),
             "bias_initializer": initializers.registry.serialize(self.bias_initializer),
+            "kernel_regularizer": regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": regularizers.serialize(self.bias_regularizer),
             **super().get_config(),
         }
-
-
-class Activation(ActivatedLayer):
-    """An activation function as a layer.
-
-    Parameters
-    ----------
-    activation : str
-        'relu', 'gelu', 'sigmoid', 'tanh', 'softmax' (over the last axis) or 'linear'.
-    **kwargs
-        See `Layer`.
-    """
-
-    def __init__(self, activation: str | ActivationFunction, **kwargs: Unpack[LayerArguments]) -> None:
-        super().__init__(activation, **kwargs)
-
-    def preactivation(self, x: Array, training: bool) -> Array:
-        """Return x."""
-        return x
-
-    def preactivation_backward(self, dz: Array, input_gradient: bool = True) -> Array | None:
-        """Return dz."""
-        return dz if input_gradient else None
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
-        return {"activation": activations.serialize(self.activation), **super().get_config()}
-
-
-class Dropout(Layer):
-    """In training, sets each value to 0 with probability `rate` and divides the others by 1 − rate.
-
-    The draws come from the generator of the model (Srivastava et al. 2014).
-
-    Parameters
-    ----------
-    rate : float
-        In [0, 1).
-    **kwargs
-        See `Layer`.
-    """
-
-    def __init__(self, rate: float, **kwargs: Unpack[LayerArguments]) -> None:
-        super().__init__(**kwargs)
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"Dropout: rate must be in [0, 1), got {rate}")
-        self.rate = float(rate)
-        self._scale: Array | None = None
-
-    def forward(self, x: Array, training: bool) -> Array:
-        """Return x · scale, where scale is 0 or 1 / (1 − rate); x itself in inference."""
-        if not training:
-            return x
-        self._scale = (self.rng.random(x.shape, np.float32) >= self.rate).astype(x.dtype)
-        self._scale *= 1.0 / (1.0 - self.rate)
-        return x * self._scale
-
-    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
-        """Return dy · scale."""
-        if self._scale is None:
-            raise self.fail("backward needs a forward pass with training=True before it")
-        return dy * self._scale if input_gradient else None
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
-        return {"rate": self.rate, **super().get_config()}
-
-
-class Flatten(Layer):
-    """(batch, a, b, ...) to (batch, a · b · ...)."""
-
-    def __init__(self, **kwargs: Unpack[LayerArguments]) -> None:
-        super().__init__(**kwargs)
-        self._x_shape: tuple[int, ...] | None = None
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """(batch, product of the others)."""
-        return (input_shape[0], _known_size(input_shape))
-
-    def forward(self, x: Array, training: bool) -> Array:
-        """Return x with all axes but the first made one; a view."""
-        if training:
-            self._x_shape = x.shape
-        return x.reshape(len(x), math.prod(x.shape[1:]))
-
-    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
-        """Return dy in the shape of the input."""
-        if self._x_shape is None:
-            raise self.fail("backward needs a forward pass with training=True before it")
-        return dy.reshape(self._x_shape) if input_gradient else None
-
-
-def _known_size(shape: Shape) -> int:
-    return math.prod(n for n in shape[1:] if n is not None)
 
 
 def _rows(x: Array) -> Array:

@@ -8,14 +8,15 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from normkit import initializers, ops
+from normkit import initializers, ops, regularizers
 from normkit._checks import finite
 from normkit.initializers import Initializer
 from normkit.layers.base import Layer, LayerArguments, Shape
 from normkit.layers.variable import Variable
 from normkit.moments import NormGradients
+from normkit.regularizers import Regularizer
 
-__all__ = ["NUM_THREADS", "InitializerLike", "LayerNormalization", "Normalization"]
+__all__ = ["NUM_THREADS", "InitializerLike", "LayerNormalization", "Normalization", "RegularizerLike"]
 
 # Between two matrix products the waiting threads of OpenMP and of NumPy's BLAS take each other's cores, which costs far
 # more than a second thread brings to a normalization (docs/design.md has the figures). The products keep their threads.
@@ -23,6 +24,7 @@ NUM_THREADS = 1
 
 Array = NDArray[Any]
 InitializerLike = str | dict[str, Any] | Initializer
+RegularizerLike = str | dict[str, Any] | Regularizer | None
 
 
 class Normalization(Layer):
@@ -35,6 +37,8 @@ class Normalization(Layer):
         scale: bool,
         beta_initializer: InitializerLike,
         gamma_initializer: InitializerLike,
+        beta_regularizer: RegularizerLike,
+        gamma_regularizer: RegularizerLike,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(**kwargs)
@@ -43,6 +47,8 @@ class Normalization(Layer):
         self.scale = scale
         self.beta_initializer = initializers.get(beta_initializer)
         self.gamma_initializer = initializers.get(gamma_initializer)
+        self.beta_regularizer = regularizers.get(beta_regularizer)
+        self.gamma_regularizer = regularizers.get(gamma_regularizer)
         self.gamma: Variable | None = None
         self.beta: Variable | None = None
         self._saved: tuple[Array, Any] | None = None
@@ -50,9 +56,13 @@ class Normalization(Layer):
     def add_affine(self, shape: tuple[int, ...]) -> None:
         """Make gamma and beta, those that there are."""
         if self.scale:
-            self.gamma = self.add_weight("gamma", shape, self.gamma_initializer)
+            self.gamma = self.add_weight(
+                "gamma", shape, self.gamma_initializer, regularizer=self.gamma_regularizer
+            )
         if self.center:
-            self.beta = self.add_weight("beta", shape, self.beta_initializer)
+            self.beta = self.add_weight(
+                "beta", shape, self.beta_initializer, regularizer=self.beta_regularizer
+            )
 
     def affine(self) -> tuple[Array | None, Array | None]:
         """Gamma and beta as ops want them."""
@@ -92,6 +102,8 @@ class Normalization(Layer):
             "scale": self.scale,
             "beta_initializer": initializers.registry.serialize(self.beta_initializer),
             "gamma_initializer": initializers.registry.serialize(self.gamma_initializer),
+            "beta_regularizer": regularizers.serialize(self.beta_regularizer),
+            "gamma_regularizer": regularizers.serialize(self.gamma_regularizer),
             **super().get_config(),
         }
 
@@ -112,6 +124,8 @@ class LayerNormalization(Normalization):
         Whether there are beta and gamma.
     beta_initializer, gamma_initializer
         See `normkit.initializers`.
+    beta_regularizer, gamma_regularizer
+        See `normkit.regularizers`.
     **kwargs
         See `Layer`.
 
@@ -128,9 +142,20 @@ class LayerNormalization(Normalization):
         scale: bool = True,
         beta_initializer: InitializerLike = "zeros",
         gamma_initializer: InitializerLike = "ones",
+        beta_regularizer: RegularizerLike = None,
+        gamma_regularizer: RegularizerLike = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
-        super().__init__(epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs)
+        super().__init__(
+            epsilon,
+            center,
+            scale,
+            beta_initializer,
+            gamma_initializer,
+            beta_regularizer,
+            gamma_regularizer,
+            **kwargs,
+        )
         self.axis = (int(axis),) if isinstance(axis, (int, np.integer)) else tuple(int(a) for a in axis)
 
     def build(self, input_shape: Shape) -> None:

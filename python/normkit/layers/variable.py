@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from normkit.regularizers import Regularizer
+
 __all__ = ["Variable"]
 
 Array = NDArray[Any]
@@ -28,12 +30,17 @@ class Variable:
         Shape and dtype of `value`; what the last backward pass wrote. Meaningless if not trainable.
     trainable : bool
         Whether an optimizer may change it; moving statistics are not trainable.
+    regularizer : Regularizer or None
+        Its penalty, added to the loss.
     """
 
-    __slots__ = ("grad", "name", "trainable", "value")
+    __slots__ = ("grad", "name", "regularizer", "trainable", "value")
 
-    def __init__(self, name: str, value: Array, trainable: bool = True) -> None:
+    def __init__(
+        self, name: str, value: Array, trainable: bool = True, regularizer: Regularizer | None = None
+    ) -> None:
         self.name = name
+        self.regularizer = regularizer
         self.value = value
         self.trainable = trainable
         self.grad: Array = np.zeros_like(value) if trainable else value[:0]

@@ -179,7 +179,11 @@ class Compiled:
     def train_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
         """One step on a batch: forward, backward, update. `prepare_training` comes before the first."""
         value, predictions, gradient, from_logits = self._pass(x, y, weight, training=True)
+        value += self._penalty()
         self.network.backward(gradient, from_logits)
+        for variable in self._regularized:
+            assert variable.regularizer is not None
+            variable.grad += variable.regularizer.gradient(variable.value)
         if self.optimizer.step() and self.merge_statistics:
             for layer in self._batch_norms():
                 layer.release_statistics()
@@ -188,7 +192,17 @@ class Compiled:
     def test_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
         """Loss and metrics of a batch in inference mode."""
         value, predictions, _, _ = self._pass(x, y, weight, training=False)
-        self._record(value, y, predictions, weight)
+        self._record(value + self._penalty(), y, predictions, weight)
+
+    @property
+    def _regularized(self) -> list[Variable]:
+        return [
+            v for layer in self.network.layers for v in layer.trainable_weights if v.regularizer is not None
+        ]
+
+    def _penalty(self) -> float:
+        """Sum of the penalties of the weights that are trained, as in Keras."""
+        return sum(v.regularizer(v.value) for v in self._regularized if v.regularizer is not None)
 
     def _pass(
         self, x: Array, y: Array, weight: Array | None, training: bool

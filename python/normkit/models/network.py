@@ -81,6 +81,22 @@ class Network:
         self.layers.append(layer)
         self.input_shape, self.output_shape = input_shape, shape
 
+    def pop(self) -> Layer:
+        """Take the last layer off, and return it; `compile` again before training goes on.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        if not self.layers:
+            raise ValueError(f"{self.name}: has no layers to take off")
+        layer = self.layers.pop()
+        layer.joined = False
+        if self.input_shape is not None:
+            self.output_shape = _built_output_shape(self.layers, self.input_shape)
+        return layer
+
     def _free_name(self, layer: Layer) -> str:
         taken = {other.name for other in self.layers}
         if layer.joined:
@@ -170,6 +186,16 @@ class Network:
         """Return the output for one batch."""
         self.shape_for(np.shape(x))
         return self.forward(np.ascontiguousarray(x, self.layers[0].dtype), training)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether every layer is trainable; assigning sets it for all. `compile` again before training goes on."""
+        return all(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = value
 
     @property
     def weights(self) -> list[Variable]:

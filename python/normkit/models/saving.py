@@ -42,6 +42,13 @@ layer_registry: Registry[Layer] = Registry(
             layers.Activation,
             layers.Dropout,
             layers.Flatten,
+            layers.ReLU,
+            layers.LeakyReLU,
+            layers.ELU,
+            layers.Softmax,
+            layers.GaussianNoise,
+            layers.Reshape,
+            layers.Rescaling,
         )
     },
 )
