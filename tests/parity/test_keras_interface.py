@@ -6,7 +6,7 @@ import inspect
 import numpy as np
 import pytest
 
-from normkit import callbacks, layers, losses, metrics, models, optimizers
+from normkit import callbacks, layers, losses, metrics, models, optimizers, regularizers
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
@@ -450,5 +450,64 @@ def compare_layer(keras, name, axis):
         model.compile("adam", "sparse_categorical_crossentropy")
         histories.append(
             model.fit(x, y, batch_size=16, epochs=3, shuffle=False, validation_data=(x, y), verbose=0)
+        )
+    assert_same_history(*histories)
+
+
+ACTIVATIONS = (
+    "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "sigmoid", "tanh", "softmax", "log_softmax", "softplus",
+    "softsign", "silu", "swish", "mish", "hard_sigmoid", "exponential", "linear",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(keras, name):
+    """The output and the gradient, by a few steps of training."""
+    x, y = data(64)
+    rng = np.random.default_rng(2)
+    weights = [0.3 * rng.normal(size=shape) for shape in ((8, 6), (6,), (6, 3), (3,))]
+    histories = []
+    for library in (Normkit, keras):
+        model = library.Sequential([library.Input((8,)), library.layers.Dense(6, activation=name)])
+        model.add(library.layers.Dense(3, activation="softmax"))
+        model.set_weights(weights)
+        model.compile(library.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        histories.append(model.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0))
+    assert_same_history(*histories, rel=1e-3 if name == "gelu" else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("ReLU", {}), ("LeakyReLU", {}), ("LeakyReLU", {"negative_slope": 0.1}), ("ELU", {"alpha": 0.7}), ("Softmax", {}),
+        ("Reshape", {"target_shape": (2, 4)}), ("Rescaling", {"scale": 0.3, "offset": 1.0}), ("Flatten", {}),
+    ],
+)  # fmt: skip
+def test_layers_without_weights(keras, name, arguments):
+    x, _ = data(20)
+    mine, other = (getattr(library.layers, name)(**arguments) for library in (Normkit, keras))
+    np.testing.assert_allclose(mine(x), np.asarray(other(x)), rtol=1e-5, atol=1e-6)
+    assert mine.name == other.name or other.name.startswith(mine.name)
+
+
+def test_regularizers(keras):
+    x, y = data()
+    histories, weights = [], None
+    for library, r in ((Normkit, regularizers), (keras, keras.regularizers)):
+        model = library.Sequential(
+            [
+                library.Input((8,)),
+                library.layers.Dense(
+                    9, "tanh", kernel_regularizer=r.L1L2(0.001, 0.01), bias_regularizer="l2"
+                ),
+                library.layers.BatchNormalization(gamma_regularizer=r.l1(0.01), beta_regularizer=r.L2(0.1)),
+                library.layers.Dense(3, "softmax", kernel_regularizer=r.l1_l2(l1=0.001, l2=0.002)),
+            ]
+        )
+        weights = weights or [w + 0.05 for w in model.get_weights()]
+        model.set_weights(weights)
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        histories.append(
+            model.fit(x, y, batch_size=16, epochs=3, shuffle=False, validation_split=0.2, verbose=0)
         )
     assert_same_history(*histories)
