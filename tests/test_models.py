@@ -11,10 +11,11 @@ from normkit.layers import (
     Dropout,
     Input,
     LayerNormalization,
+    Softmax,
 )
-from normkit.losses import CategoricalCrossentropy
+from normkit.losses import CategoricalCrossentropy, SparseCategoricalCrossentropy
 from normkit.metrics import BinaryAccuracy
-from normkit.models import Sequential
+from normkit.models import Sequential, load_model
 from normkit.optimizers import SGD
 from trainer_support import assert_same_weights, blobs, classifier
 
@@ -294,3 +295,72 @@ def test_one_hot_rows():
         to_categorical([0, -1])
     with pytest.raises(ValueError, match="labels must be integers, and some are not"):
         to_categorical([0.5])
+
+
+def test_a_model_in_a_model_shares_its_layers():
+    x, y = blobs()
+    logits = Sequential([Dense(8, "relu", input_shape=(6,)), BatchNormalization(), Dense(3)], seed=0)
+    logits.compile("adam", SparseCategoricalCrossentropy(from_logits=True))
+    logits.fit(x, y, epochs=5, verbose=0)
+    probabilities = Sequential([logits, Softmax()])
+    assert probabilities.output_shape == (None, 3)
+    z = logits.predict(x)
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(probabilities(x), p / p.sum(axis=1, keepdims=True), rtol=1e-5)
+    probabilities.compile("sgd", "sparse_categorical_crossentropy")
+    for model in (probabilities, logits, probabilities, logits):
+        before = logits.get_weights()
+        model.fit(x, y, verbose=0)
+        assert_same_weights(logits.get_weights(), probabilities.get_weights())
+        assert not np.array_equal(before[0], logits.get_weights()[0])
+    assert logits.optimizer.iterations == 7 * 10
+
+
+def test_training_both_models_is_training_the_weights():
+    """Taking turns with plain SGD, which has no state, is one model after the other on the same weights."""
+    x, y = blobs(64)
+    base = Sequential([Dense(8, "tanh", input_shape=(6,)), Dense(3)], seed=0)
+    whole = Sequential([base, Softmax()])
+    alone = Sequential([Dense(8, "tanh", input_shape=(6,)), Dense(3), Softmax()], seed=0)
+    base.compile("sgd", SparseCategoricalCrossentropy(from_logits=True))
+    for model in (whole, alone):
+        model.compile("sgd", "sparse_categorical_crossentropy")
+    for first, second in ((base, alone), (whole, alone), (base, alone)):
+        for model in (first, second):
+            model.fit(x, y, shuffle=False, verbose=0)
+        for a, b in zip(base.get_weights(), alone.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_frozen_model_with_a_new_head(tmp_path):
+    x, y = blobs()
+    base = classifier()
+    base.fit(x, y, verbose=0)
+    base.pop()
+    base.trainable = False
+    model = Sequential([Input((6,)), Dense(6), base, Dense(5, name="head"), Dense(3, "softmax")])
+    names = ["dense", "dense_1", "batch_normalization", "head", "dense_2"]
+    assert [layer.name for layer in model.layers] == names
+    model.compile("adam", "sparse_categorical_crossentropy")
+    before = base.get_weights()
+    model.fit(x, y, verbose=0)
+    assert_same_weights(before, base.get_weights())
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(load_model(tmp_path / "m").predict(x), model.predict(x))
+
+
+def test_a_model_that_cannot_be_added_changes_nothing():
+    base, model = Sequential([Dense(3, input_shape=(4,))]), Sequential([Input((5,)), Dense(6)])
+    with pytest.raises(ValueError, match="expected 4 features, got 6"):
+        model.add(base)
+    assert len(model.layers) == 1
+    assert base.layers[0].name == "dense"
+    for other in (Sequential(), model):
+        with pytest.raises(ValueError, match="has no layers, or has been added before"):
+            model.add(other)
+
+
+def test_names_of_layers_of_two_models_differ():
+    two = Sequential([Dense(3, input_shape=(3,)), Dense(3), Dense(3)])
+    model = Sequential([Dense(3, input_shape=(3,)), two])
+    assert len({layer.name for layer in model.layers}) == 4

@@ -1,4 +1,4 @@
-"""The README's examples run as they are printed."""
+"""The examples of the README and of docs/trainer.md run as they are printed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from cli_support import FILES, names
 from normkit.cli import main
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -27,6 +28,15 @@ def test_python_examples(tmp_path, monkeypatch):
         exec(compile(example, f"README.md, example {number}", "exec"), namespace)  # noqa: S102 - the README is ours
     assert namespace["history"].history["val_accuracy"][-1] > 0.93
     assert names(tmp_path) == ["digits.npz"]
+
+
+def test_examples_of_the_trainer():
+    namespace: dict[str, object] = {}
+    for number, example in enumerate(
+        blocks("python", (ROOT / "docs/trainer.md").read_text("utf-8")), start=1
+    ):
+        exec(compile(example, f"trainer.md, example {number}", "exec"), namespace)  # noqa: S102 - the page is ours
+    assert namespace["history"].history["val_accuracy"][-1] > 0.5
 
 
 def test_commands(tmp_path, monkeypatch, capsys):

@@ -135,6 +135,7 @@ class Compiled:
                 f"{self.network.name}: `trainable` of a layer, or the layers, changed since compile(); "
                 "call compile() again"
             )
+        self.flat.take()
         return self.flat
 
     def _batch_norms(self) -> list[BatchNormalization]:

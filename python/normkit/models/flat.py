@@ -57,6 +57,14 @@ class FlatVariables:
         self.__dict__.update(state)
         self._bind()
 
+    def take(self) -> None:
+        """Move the values here again if another model, which shares these variables, has moved them since."""
+        for (values, _), group in zip(self.arrays, self._groups, strict=True):
+            if any(variable.value.base is not values for variable in group):
+                for variable, part in zip(group, _parts(values, group), strict=True):
+                    part[...] = variable.value
+        self._bind()
+
     def split(self, arrays: Sequence[Array]) -> list[Array]:
         """Cut arrays laid out like the values into views, one for each variable, in the order of `variables`."""
         by_variable = {

@@ -24,7 +24,7 @@ class Network:
 
     Parameters
     ----------
-    layers : iterable of Layer or Input
+    layers : iterable of Layer, Input or Network
         An `Input` can only be the first.
     name : str, optional
         Default: 'sequential'.
@@ -36,7 +36,7 @@ class Network:
 
     def __init__(
         self,
-        layers: Iterable[Layer | Input] | None = None,
+        layers: Iterable[Layer | Input | Network] | None = None,
         name: str | None = None,
         seed: int | None = None,
         dtype: DTypeLike = np.float32,
@@ -52,8 +52,10 @@ class Network:
             for item in items:
                 self.add(item)
 
-    def add(self, layer: Layer | Input) -> None:
+    def add(self, layer: Layer | Input | Network) -> None:
         """Append a layer, and build it if the shape of its input is known.
+
+        Of another network all layers are appended; the two then share these, and their weights.
 
         Raises
         ------
@@ -68,9 +70,14 @@ class Network:
                 raise ValueError(f"{self.name}: Input must come first")
             self.build((None, *layer.shape))
             return
+        if isinstance(layer, Network):
+            self._extend(layer)
+            return
         if not isinstance(layer, Layer):
             raise TypeError(f"{self.name}: expected a layer, got {type(layer).__name__}: {layer!r}")
-        name = self._free_name(layer)
+        if layer.joined:
+            raise ValueError(f"{self.name}: layer '{layer.name}' is already part of a model; make a new one")
+        name = self._free_name(layer, {other.name for other in self.layers})
         input_shape, shape = self.input_shape, self.output_shape
         if input_shape is None and not self.layers and layer.given_input_shape is not None:
             input_shape = shape = (None, *layer.given_input_shape)
@@ -79,6 +86,23 @@ class Network:
             if input_shape is not None:
                 shape = _built_output_shape([layer], shape)
         self.layers.append(layer)
+        self.input_shape, self.output_shape = input_shape, shape
+
+    def _extend(self, other: Network) -> None:
+        """Append the layers of a network; those whose name is taken, and was not given, get another."""
+        if not other.layers or any(layer in self.layers for layer in other.layers):
+            raise ValueError(f"{self.name}: the model '{other.name}' has no layers, or has been added before")
+        input_shape, shape = self.input_shape, self.output_shape
+        with self._all_or_nothing(other.layers):
+            taken = {layer.name for layer in self.layers}
+            for layer in other.layers:
+                layer.name = self._free_name(layer, taken)
+                taken.add(layer.name)
+            if input_shape is not None:
+                shape = other.shape_for(shape)
+            elif not self.layers:
+                input_shape, shape = other.input_shape, other.output_shape
+        self.layers += other.layers
         self.input_shape, self.output_shape = input_shape, shape
 
     def pop(self) -> Layer:
@@ -97,10 +121,7 @@ class Network:
             self.output_shape = _built_output_shape(self.layers, self.input_shape)
         return layer
 
-    def _free_name(self, layer: Layer) -> str:
-        taken = {other.name for other in self.layers}
-        if layer.joined:
-            raise ValueError(f"{self.name}: layer '{layer.name}' is already part of a model; make a new one")
+    def _free_name(self, layer: Layer, taken: set[str]) -> str:
         if layer.name not in taken:
             return layer.name
         if layer.named:

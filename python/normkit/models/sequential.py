@@ -40,8 +40,8 @@ class Sequential(Model):
 
     Parameters
     ----------
-    layers : iterable of Layer or Input, optional
-        In order; more can be added with `add`. Weights are made at once if the first item is an `Input` or
+    layers : iterable of Layer, Input or Sequential, optional
+        In order; more can be added with `add`. Of another model all layers are taken, and shared with it. Weights are made at once if the first item is an `Input` or
         has an `input_shape`, otherwise at the first batch.
     name : str, optional
         Default: 'sequential'.
