@@ -10,6 +10,7 @@ from normkit.callbacks import (
     Callback,
     CSVLogger,
     EarlyStopping,
+    JSONLinesLogger,
     LambdaCallback,
     LearningRateScheduler,
     ReduceLROnPlateau,
@@ -17,7 +18,7 @@ from normkit.callbacks import (
     TerminateOnNaN,
 )
 from normkit.layers import BatchNormalization, Dense
-from normkit.metrics import Metric
+from normkit.metrics import F1Score, Metric
 from normkit.models import Sequential
 from normkit.optimizers import SGD
 from normkit.optimizers.schedules import ExponentialDecay
@@ -235,6 +236,24 @@ def test_csv_logger_writes_as_it_goes(tmp_path):
     look = LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(len(rows(path))))
     classifier().fit(*blobs(40), epochs=3, verbose=0, callbacks=[CSVLogger(path), look])
     assert seen == [2, 3, 4]
+
+
+def test_json_lines_logger(tmp_path):
+    x, y = blobs(40)
+    path = tmp_path / "log.jsonl"
+    model = classifier(metrics=[F1Score()])
+    model.compile("sgd", "categorical_crossentropy", metrics=[F1Score()])
+    y = np.eye(3)[y]
+    history = model.fit(x, y, epochs=2, verbose=0, callbacks=[JSONLinesLogger(path)])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    assert [line["loss"] for line in lines] == history.history["loss"]
+    assert lines[1]["f1_score"] == history.history["f1_score"][1].tolist()
+    x[0] = np.nan
+    model.fit(x, y, epochs=3, initial_epoch=2, verbose=0, callbacks=[JSONLinesLogger(path, append=True)])
+    assert json.loads(path.read_text().splitlines()[2])["loss"] is None
+    model.fit(x, y, verbose=0, callbacks=[JSONLinesLogger(path)])
+    assert len(path.read_text().splitlines()) == 1
 
 
 def test_lambda_callback(tmp_path):

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
+from normkit.callbacks import Callback
 from normkit.metrics import SparseCategoricalAccuracy
 from normkit.optimizers import SGD, Adam, RMSprop
 from trainer_support import assert_same_weights, blobs, classifier, data, network
@@ -86,3 +87,24 @@ def test_a_copied_optimizer_goes_its_own_way():
     with pytest.raises(ValueError, match="part of another model"):
         other.compile(twin.optimizer, "sparse_categorical_crossentropy")
     other.compile(copy.deepcopy(twin.optimizer), "sparse_categorical_crossentropy")
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_made_while_it_trains(how):
+    x, y = blobs(40)
+    copies = []
+
+    class Keep(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            copies.append(COPIES[how](self.model))
+
+        def __reduce__(self):
+            return Callback, ()
+
+    model = classifier()
+    model.fit(x, y, epochs=2, verbose=0, callbacks=[Keep()])
+    for kept in copies:
+        with pytest.raises(ValueError, match="is not training"):
+            kept.save_progress("x")
+    copies[0].fit(x, y, verbose=0)
+    assert_same_weights(copies[0].get_weights(), model.get_weights())

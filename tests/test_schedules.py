@@ -12,6 +12,7 @@ from normkit.optimizers.schedules import (
     ExponentialDecay,
     InverseTimeDecay,
     LearningRateSchedule,
+    OneCycle,
     PiecewiseConstantDecay,
     PolynomialDecay,
 )
@@ -54,6 +55,9 @@ def half_cosine(share):
         ),
         (CosineDecayRestarts(0.5, 10, t_mul=1.0, m_mul=0.5), {0: 0.5, 10: 0.25, 15: 0.125, 20: 0.125}),
         (CosineDecayRestarts(0.5, 10, alpha=0.2), {5: 0.3, 10: 0.5}),
+        (OneCycle(0.5, 20, 0.3), {0: 0.02, 5: 0.5, 12: 0.25 + 1e-6, 19: 2e-6, 50: 2e-6}),
+        (OneCycle(0.5, 20, 0.05), {0: 0.5, 19: 2e-6}),
+        (OneCycle(0.5, 20, 1.0), {0: 0.02, 19: 0.5, 20: 2e-6}),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -111,6 +115,8 @@ def test_a_schedule_of_ones_own():
         (lambda: PiecewiseConstantDecay([2, 1], [1, 1, 1]), "boundaries must increase, got 2, 1"),
         (lambda: PolynomialDecay(1, -3), "PolynomialDecay: decay_steps must be finite and above 0, got -3"),
         (lambda: CosineDecay(1, 10, warmup_target=-1), "warmup_target must be finite and not negative"),
+        (lambda: OneCycle(1, 1), "OneCycle: total_steps must be at least 2, got 1"),
+        (lambda: OneCycle(1, 10, 2), r"OneCycle: share_up must be in \[0, 1\], got 2"),
         (lambda: CosineDecayRestarts(1, 10, t_mul=0.5), "t_mul must be at least 1, got 0.5"),
         (
             lambda: schedules.get({"class_name": "Linear"}),

@@ -91,6 +91,18 @@ def test_schedules(keras, name, arguments):
     assert mine.get_config() == other.get_config()
 
 
+@pytest.mark.parametrize(("total", "share"), [(100, 0.3), (37, 0.45), (10, 0.25)])
+def test_one_cycle_is_torchs(torch, total, share):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total, pct_start=share, cycle_momentum=False)
+    mine = optimizers.schedules.OneCycle(0.5, total, share)
+    for step in range(total):
+        assert mine(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), step
+        optimizer.step()
+        if step < total - 1:
+            theirs.step()
+
+
 OPTIMIZERS = [
     ("SGD", {"learning_rate": 0.1, "clipnorm": 0.05}),
     ("SGD", {"learning_rate": 0.1, "clipvalue": 0.01}),

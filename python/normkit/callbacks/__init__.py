@@ -2,10 +2,10 @@
 
 from normkit.callbacks.base import Callback, CallbackList
 from normkit.callbacks.checkpoint import BackupAndRestore, ModelCheckpoint
-from normkit.callbacks.csv_logger import CSVLogger
 from normkit.callbacks.history import History
 from normkit.callbacks.lambda_callback import LambdaCallback
 from normkit.callbacks.learning_rate import LearningRateScheduler, ReduceLROnPlateau
+from normkit.callbacks.loggers import CSVLogger, JSONLinesLogger
 from normkit.callbacks.monitor import MonitorCallback
 from normkit.callbacks.progress import ProgbarLogger
 from normkit.callbacks.stopping import EarlyStopping, TerminateOnNaN
@@ -18,6 +18,7 @@ __all__ = [
     "CallbackList",
     "EarlyStopping",
     "History",
+    "JSONLinesLogger",
     "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",

@@ -17,6 +17,7 @@ from normkit.metrics import Average, Metric
 from normkit.models.flat import FlatVariables
 from normkit.models.network import Network
 from normkit.optimizers import Optimizer
+from normkit.regularizers import Regularizer
 
 __all__ = ["Compiled", "MetricLike"]
 
@@ -180,11 +181,11 @@ class Compiled:
     def train_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
         """One step on a batch: forward, backward, update. `prepare_training` comes before the first."""
         value, predictions, gradient, from_logits = self._pass(x, y, weight, training=True)
-        value += self._penalty()
+        regularized = self._regularized()
+        value += _penalty(regularized)
         self.network.backward(gradient, from_logits)
-        for variable in self._regularized:
-            assert variable.regularizer is not None
-            variable.grad += variable.regularizer.gradient(variable.value)
+        for variable, regularizer in regularized:
+            variable.grad += regularizer.gradient(variable.value)
         if self.optimizer.step() and self.merge_statistics:
             for layer in self._batch_norms():
                 layer.release_statistics()
@@ -193,17 +194,16 @@ class Compiled:
     def test_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
         """Loss and metrics of a batch in inference mode."""
         value, predictions, _, _ = self._pass(x, y, weight, training=False)
-        self._record(value + self._penalty(), y, predictions, weight)
+        self._record(value + _penalty(self._regularized()), y, predictions, weight)
 
-    @property
-    def _regularized(self) -> list[Variable]:
+    def _regularized(self) -> list[tuple[Variable, Regularizer]]:
+        """Weights that are trained and have a penalty, as in Keras."""
         return [
-            v for layer in self.network.layers for v in layer.trainable_weights if v.regularizer is not None
+            (variable, variable.regularizer)
+            for layer in self.network.layers
+            for variable in layer.trainable_weights
+            if variable.regularizer is not None
         ]
-
-    def _penalty(self) -> float:
-        """Sum of the penalties of the weights that are trained, as in Keras."""
-        return sum(v.regularizer(v.value) for v in self._regularized if v.regularizer is not None)
 
     def _pass(
         self, x: Array, y: Array, weight: Array | None, training: bool
@@ -248,6 +248,10 @@ class Compiled:
             "weighted_metrics": serialized(True),
             "merge_statistics": self.merge_statistics,
         }
+
+
+def _penalty(regularized: Sequence[tuple[Variable, Regularizer]]) -> float:
+    return sum(regularizer(variable.value) for variable, regularizer in regularized)
 
 
 def _as_metric(identifier: MetricLike) -> str | dict[str, Any] | Metric:

@@ -62,6 +62,10 @@ class Sequential(Model):
     stop_training: bool = False
     _run: TrainingRun | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the fit at work: a copy made by a callback is not training."""
+        return {**vars(self), "_run": None}
+
     def fit(
         self,
         x: ArrayLike,

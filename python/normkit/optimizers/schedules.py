@@ -1,4 +1,4 @@
-"""Learning-rate schedules with Keras's names, arguments and formulas.
+"""Learning-rate schedules with Keras's names, arguments and formulas, and `OneCycle`.
 
 A schedule is called with the number of batches trained so far, from 0, and returns the learning rate of the next
 one. It is computed in float64, Keras's in float32.
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from normkit._checks import finite
+from normkit._checks import finite, positive_integer
 from normkit._registry import Configured, Registry
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ExponentialDecay",
     "InverseTimeDecay",
     "LearningRateSchedule",
+    "OneCycle",
     "PiecewiseConstantDecay",
     "PolynomialDecay",
     "get",
@@ -301,6 +302,68 @@ class CosineDecayRestarts(LearningRateSchedule):
         return float((self.t_mul**restarts - 1.0) / (self.t_mul - 1.0))
 
 
+class OneCycle(LearningRateSchedule):
+    """Up to `max_learning_rate` and down again to almost nothing, both along half a cosine [1]_.
+
+    Not one of Keras's: torch's `OneCycleLR` with its defaults, which leaves momentum alone.
+
+    Parameters
+    ----------
+    max_learning_rate : float
+        Finite, not negative.
+    total_steps : int
+        Batches of the whole training, at least 2; the rate stays at the end after them.
+    share_up : float, default 0.3
+        Share of the steps that go up, in [0, 1].
+    div_factor : float, default 25.0
+        It starts with the largest rate divided by this.
+    final_div_factor : float, default 1e4
+        It ends with the first rate divided by this.
+    name : str, default 'OneCycle'
+        For the record.
+
+    References
+    ----------
+    .. [1] L. N. Smith, N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
+       Rates", 2018, arXiv:1708.07120.
+    """
+
+    def __init__(
+        self,
+        max_learning_rate: float,
+        total_steps: int,
+        share_up: float = 0.3,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        name: str = "OneCycle",
+    ) -> None:
+        self.max_learning_rate = self._rate("max_learning_rate", max_learning_rate)
+        self.total_steps = positive_integer("OneCycle: total_steps", total_steps)
+        if self.total_steps < 2:
+            raise ValueError(f"OneCycle: total_steps must be at least 2, got {total_steps}")
+        if not 0.0 <= share_up <= 1.0:
+            raise ValueError(f"OneCycle: share_up must be in [0, 1], got {share_up}")
+        self.share_up = float(share_up)
+        self.div_factor = self._positive("div_factor", div_factor)
+        self.final_div_factor = self._positive("final_div_factor", final_div_factor)
+        self.name = name
+
+    def __call__(self, step: int) -> float:
+        """See the class."""
+        top = self.max_learning_rate
+        first = top / self.div_factor
+        peak, end = self.share_up * self.total_steps - 1.0, self.total_steps - 1.0
+        if step <= peak:
+            return _between(first, top, step / peak if peak else 1.0)
+        down = (step - peak) / (end - peak) if end > peak else 1.0
+        return _between(top, first / self.final_div_factor, min(1.0, down))
+
+
+def _between(start: float, end: float, completed: float) -> float:
+    """From start to end along half a cosine."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * completed))
+
+
 def _cosine(completed: float, alpha: float, height: float = 1.0) -> float:
     return (1.0 - alpha) * 0.5 * height * (1.0 + math.cos(math.pi * completed)) + alpha
 
@@ -317,6 +380,7 @@ registry: Registry[LearningRateSchedule] = Registry(
             InverseTimeDecay,
             CosineDecay,
             CosineDecayRestarts,
+            OneCycle,
         )
     },
 )

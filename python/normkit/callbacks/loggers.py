@@ -1,15 +1,18 @@
-"""`CSVLogger`: the logs of the epochs as a table in a file."""
+"""The logs of the epochs in a file: `CSVLogger`, a table, and `JSONLinesLogger`."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from normkit.callbacks.base import Callback, Logs
 
-__all__ = ["CSVLogger"]
+__all__ = ["CSVLogger", "JSONLinesLogger"]
 
 
 class CSVLogger(Callback):
@@ -77,3 +80,37 @@ class CSVLogger(Callback):
     def on_train_end(self, logs: Logs = None) -> None:
         """Close the file."""
         self.close()
+
+
+class JSONLinesLogger(Callback):
+    """Writes a JSON object per epoch to a line of a file, as soon as the epoch is over: the epoch, from 0, and the logs.
+
+    A NaN or an infinity is written as null, which JSON has no number for.
+
+    Parameters
+    ----------
+    filename : path-like
+        The file.
+    append : bool, default False
+        Go on after the lines that are there; else the file is replaced.
+    """
+
+    def __init__(self, filename: str | os.PathLike[str], append: bool = False) -> None:
+        self.filename = Path(filename)
+        self.append = append
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Begin a new file, unless it goes on."""
+        if not self.append:
+            self.filename.write_text("", encoding="utf-8")
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Write a line."""
+        line = json.dumps({"epoch": epoch, **{name: _finite(value) for name, value in (logs or {}).items()}})
+        with self.filename.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+def _finite(value: Any) -> Any:
+    array = np.asarray(value, np.float64)
+    return [_finite(part) for part in array] if array.ndim else float(array) if np.isfinite(array) else None
