@@ -1,5 +1,7 @@
 """Checkpoints: what is saved when, weights alone, and training that goes on to the bit after a crash."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from normkit.models import Sequential, load_model
 from normkit.optimizers import SGD, Adam
 from normkit.optimizers.schedules import CosineDecay
 from normkit.stats import RunningStats
+from subprocesses import run_python
 from test_callbacks_monitoring import Says
 from trainer_support import assert_same_weights, blobs, classifier
 
@@ -238,6 +241,44 @@ def test_training_goes_on_to_the_bit(tmp_path, optimizer, save_freq, crash, step
     assert not folder.exists()
     for a, b in zip(whole.optimizer.slots.values(), resumed.optimizer.slots.values(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+SCRIPT = """
+import os, signal
+import numpy as np
+from normkit.callbacks import BackupAndRestore, Callback
+from normkit.layers import BatchNormalization, Dense, Dropout
+from normkit.models import Sequential
+
+folder, kill = os.environ["FOLDER"], os.environ["KILL"] == "yes"
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(90, 5)), rng.integers(0, 3, 90)
+
+class Kill(Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if kill and self.model.optimizer.iterations == 23:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+model = Sequential([Dense(8, "relu", input_shape=(5,)), BatchNormalization(), Dropout(0.4), Dense(3, "softmax")], seed=0)
+model.compile("adam", "sparse_categorical_crossentropy")
+model.fit(x, y, batch_size=10, epochs=4, verbose=0, callbacks=[BackupAndRestore(folder, save_freq=2), Kill()])
+print(b"".join(w.tobytes() for w in model.get_weights()).hex(), end="")
+"""
+
+
+def test_after_a_kill_the_same_script_ends_with_the_same_bits(tmp_path):
+    def run(folder, kill):
+        return run_python(SCRIPT, FOLDER=str(tmp_path / folder), KILL=kill)
+
+    whole = run("whole", "no")
+    assert whole.returncode == 0, whole.stderr
+    killed = run("cut", "yes")
+    assert killed.returncode == -signal.SIGKILL
+    assert names(tmp_path) == ["cut/latest.normkit"]
+    resumed = run("cut", "no")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout == whole.stdout
+    assert names(tmp_path) == []
 
 
 def test_a_damaged_backup_gives_way_to_the_one_before(tmp_path):

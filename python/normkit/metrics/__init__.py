@@ -17,15 +17,14 @@ from normkit.metrics.accuracy import (
 from normkit.metrics.base import Average, Mean, MeanMetric, MeanMetricWrapper, Metric
 from normkit.metrics.confusion import (
     AUC,
-    F1Score,
     FalseNegatives,
     FalsePositives,
-    FBetaScore,
     Precision,
     Recall,
     TrueNegatives,
     TruePositives,
 )
+from normkit.metrics.f_score import F1Score, FBetaScore
 from normkit.metrics.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
