@@ -360,6 +360,11 @@ def test_set_weights_changes_all_or_nothing():
         (lambda: Dropout(0.5).backward(np.ones((1, 2))), ValueError, "needs a forward pass"),
         (lambda: Flatten().backward(np.ones((1, 2))), ValueError, "needs a forward pass"),
         (lambda: LayerNormalization().backward(np.ones((1, 2))), ValueError, "needs a forward pass"),
+        (
+            lambda: Dense(2, input_dim=3, input_shape=(3,)),
+            ValueError,
+            r"Dense: give input_shape or input_dim, not both; got \(3,\) and 3",
+        ),
         (lambda: LeakyReLU(-1), ValueError, "negative_slope must be finite and not negative, got -1"),
         (
             lambda: GaussianNoise(-1),

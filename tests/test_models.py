@@ -364,3 +364,12 @@ def test_names_of_layers_of_two_models_differ():
     two = Sequential([Dense(3, input_shape=(3,)), Dense(3), Dense(3)])
     model = Sequential([Dense(3, input_shape=(3,)), two])
     assert len({layer.name for layer in model.layers}) == 4
+
+
+def test_keras_s_other_ways_to_give_the_shape():
+    first = Sequential([Dense(4, input_dim=3, kernel_initializer="uniform")], seed=0)
+    second = Sequential(
+        [Input((3,), name="digits", dtype="float32"), Dense(4, kernel_initializer="random_uniform")], seed=0
+    )
+    assert first.input_shape == second.input_shape == (None, 3)
+    assert_same_weights(first.get_weights(), second.get_weights())

@@ -29,6 +29,7 @@ class LayerArguments(TypedDict, total=False):
     trainable: bool
     dtype: DTypeLike | None
     input_shape: Sequence[int] | None
+    input_dim: int | None
 
 
 class Layer:
@@ -48,6 +49,8 @@ class Layer:
         float32 or float64. Default: that of the model, else float32.
     input_shape : tuple of int, optional
         Shape of one sample, without the batch axis; for the first layer of a model.
+    input_dim : int, optional
+        Short for ``input_shape=(input_dim,)``.
     """
 
     def __init__(
@@ -57,7 +60,15 @@ class Layer:
         trainable: bool = True,
         dtype: DTypeLike | None = None,
         input_shape: Sequence[int] | None = None,
+        input_dim: int | None = None,
     ) -> None:
+        if input_dim is not None:
+            if input_shape is not None:
+                raise ValueError(
+                    f"{type(self).__name__}: give input_shape or input_dim, not both; "
+                    f"got {input_shape} and {input_dim}"
+                )
+            input_shape = (input_dim,)
         self.named = name is not None
         self.name = name if name is not None else snake_case(type(self).__name__)
         self.trainable = trainable

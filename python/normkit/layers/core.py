@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from normkit import activations, initializers, regularizers
 from normkit._checks import positive_integer, sample_shape
@@ -28,9 +28,17 @@ class Input:
     ----------
     shape : tuple of int
         Without the batch axis.
+    batch_size, dtype, name
+        Taken for Keras's sake, without effect: batches may have any length, and layers convert what they get.
     """
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        batch_size: int | None = None,
+        dtype: DTypeLike | None = None,
+        name: str | None = None,
+    ) -> None:
         self.shape = sample_shape(shape)
 
 
