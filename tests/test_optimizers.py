@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from normkit import optimizers
+import normkit
+from normkit import _core, optimizers
 from normkit.optimizers import (
     BLOCK,
     SGD,
@@ -424,3 +425,55 @@ def test_what_is_kept_cannot_change_during_training(name):
     optimizer.build([(np.zeros(1), np.ones(1))])
     with pytest.raises(AttributeError, match=f"{name} decides which state there is"):
         setattr(optimizer, name, 2)
+
+
+def adam_by_numpy(value, grad, slots, beta_1, beta_2, epsilon, size):
+    """The formula, rounded operation by operation; in place."""
+    momentum, velocity = slots[:2]
+    momentum += (grad - momentum) * (1.0 - beta_1)
+    velocity += (np.square(grad) - velocity) * (1.0 - beta_2)
+    if len(slots) > 2:
+        velocity = np.maximum(slots[2], velocity, out=slots[2])
+    value -= momentum / (np.sqrt(velocity) + epsilon) * size
+
+
+@pytest.mark.parametrize("isa", normkit.isa.available())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 64, 1001, 70_001])
+def test_adams_one_pass_has_the_bits_of_the_formula(isa, dtype, amsgrad, size, rng):
+    value, grad = (rng.standard_normal(size).astype(dtype) for _ in range(2))
+    grad[::13] = 0
+    if size > 7:
+        grad[3:7] = np.nan, np.inf, 1e-42, 1e19
+    expected = value.copy()
+    adam = Adam(0.01, amsgrad=amsgrad)
+    slots = [np.zeros_like(value) for _ in adam.slot_names]
+    adam.build([(value, grad)])
+    with normkit.isa.use(isa), np.errstate(all="ignore"):
+        for t in range(1, 4):
+            adam.step()
+            rate = 0.01 * math.sqrt(1.0 - 0.999**t) / (1.0 - 0.9**t)
+            adam_by_numpy(expected, grad, slots, 0.9, 0.999, 1e-7, rate)
+    for got, wanted in zip(
+        [value, *(adam.slots[n][0] for n in adam.slot_names)], [expected, *slots], strict=True
+    ):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_adams_one_pass_takes_only_arrays_that_it_can_change():
+    value = np.zeros(6, np.float32)
+    good = [value, value.copy(), value.copy(), value.copy(), None]
+    read_only = value.copy()
+    read_only.flags.writeable = False
+    step = lambda *arrays: _core.adam_step(*arrays, 0.1, 0.001, 1e-7, 0.01)
+    step(*good)
+    for place, bad, message in [
+        (0, read_only, "value is read-only"),
+        (1, np.zeros(6), "grad must be float32"),
+        (2, np.zeros(5, np.float32), r"momentum must have shape \(6,\)"),
+        (3, np.zeros(12, np.float32)[::2], "velocity must be contiguous"),
+        (4, read_only, "largest is read-only"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            step(*good[:place], bad, *good[place + 1 :])

@@ -10,6 +10,7 @@
 
 #include "moments.inl"
 
+#include "adam.inl"
 #include "batch_norm.inl"
 #include "channels.inl"
 #include "layer_norm.inl"
@@ -53,6 +54,7 @@ const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA) = {NORMKIT_TEXT(NORMKIT_ISA)
                                                        table<BFloat16>(),
                                                        table<Float16>(),
                                                        {channel_affines, channel_gradients},
-                                                       {count_chosen, count_columns}};
+                                                       {count_chosen, count_columns},
+                                                       {adam<float>, adam<double>}};
 
 }  // namespace normkit

@@ -211,6 +211,17 @@ NORMKIT_INLINE HalfFloats to_float(Vec<double> v) { return __builtin_convertvect
 NORMKIT_INLINE Vec<double> to_double(HalfFloats v) { return __builtin_convertvector(v, Vec<double>); }
 #endif
 
+#if defined(__AVX512F__)
+NORMKIT_INLINE Vec<float> square_root(Vec<float> v) { return _mm512_sqrt_ps(v); }
+#elif defined(__AVX2__)
+NORMKIT_INLINE Vec<float> square_root(Vec<float> v) { return _mm256_sqrt_ps(v); }
+#else
+NORMKIT_INLINE Vec<float> square_root(Vec<float> v) {
+  for (int i = 0; i < lanes<float>; ++i) v[i] = __builtin_sqrtf(v[i]);
+  return v;
+}
+#endif
+
 // Asks for the line of memory at p, which may lie beyond the array, to be brought to the second-level cache.
 NORMKIT_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 // The same for a loop over vectors, once a line.

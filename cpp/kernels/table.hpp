@@ -222,6 +222,21 @@ struct MaskKernels {
   void (*count_columns)(Block block, Where where, double* counts);
 };
 
+// A step of Adam on `count` weights; largest: of velocity so far, or null.
+template <class T>
+struct AdamStep {
+  T* value;
+  const T* grad;
+  T *momentum, *velocity, *largest;
+  Index count;
+  T momentum_share, velocity_share, epsilon, rate;
+};
+
+struct StepKernels {
+  void (*adam_f32)(const AdamStep<float>& args);
+  void (*adam_f64)(const AdamStep<double>& args);
+};
+
 struct KernelSet {
   const char* isa;
   Kernels<float> f32;
@@ -230,6 +245,7 @@ struct KernelSet {
   Kernels<Float16> f16;
   ChannelKernels channels;
   MaskKernels masks;
+  StepKernels steps;
 };
 
 // Marks a row or channel that a kernel left alone.

@@ -75,6 +75,19 @@ def batch_norm_backward(
     out: _Array | None,
     num_threads: int | None,
 ) -> tuple[_Array, _Array, _Array]: ...
+def adam_step(
+    value: _Array,
+    grad: _Array,
+    momentum: _Array,
+    velocity: _Array,
+    largest: _Array | None,
+    momentum_share: float,
+    velocity_share: float,
+    epsilon: float,
+    rate: float,
+) -> None:
+    """Change value, momentum, velocity and largest in place."""
+
 def isa_available() -> list[str]: ...
 def isa_active() -> str: ...
 def isa_use(name: str) -> None: ...

@@ -237,8 +237,9 @@ class RunningStats:
     def is_plain(self) -> bool:
         """Whether any batch with an element takes a step with one weight, as `normkit.batch_norm` can do itself."""
         counts_matter = self.debias or self.momentum is None
-        counts_differ = not isinstance(self.count, int) or np.any(self._var_count != self.count)
-        return not (self.frozen or self.skip_nonfinite or (counts_matter and counts_differ))
+        if counts_matter and not (isinstance(self.count, int) and np.all(self._var_count == self.count)):
+            return False
+        return not (self.frozen or self.skip_nonfinite)
 
     def update(self, moments: BatchMoments) -> bool:
         """Take a step with the statistics of a mini-batch.

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit import _core
 from normkit.optimizers.base import LearningRate, Optimizer, OptimizerOptions
 
 __all__ = ["Adam", "AdamW", "Adamax", "Nadam"]
@@ -61,20 +62,18 @@ class Adam(Optimizer):
 
     def _update(self, value: Array, grad: Array, slots: list[Array], scratch: Array, rate: float) -> None:
         momentum, velocity = slots[:2]
-        np.subtract(grad, momentum, out=scratch)
-        scratch *= 1.0 - self.beta_1
-        momentum += scratch
-        np.square(grad, out=scratch)
-        scratch -= velocity
-        scratch *= 1.0 - self.beta_2
-        velocity += scratch
-        if self.amsgrad:
-            velocity = np.maximum(slots[2], velocity, out=slots[2])
-        np.sqrt(velocity, out=scratch)
-        scratch += self.epsilon
-        np.divide(momentum, scratch, out=scratch)
-        scratch *= rate
-        value -= scratch
+        largest = slots[2] if self.amsgrad else None
+        _core.adam_step(
+            value,
+            grad,
+            momentum,
+            velocity,
+            largest,
+            1.0 - self.beta_1,
+            1.0 - self.beta_2,
+            self.epsilon,
+            rate,
+        )
 
 
 class AdamW(Adam):
