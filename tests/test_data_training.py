@@ -145,7 +145,10 @@ def test_generators_and_streams():
 
     model, _ = trained(forever(), batch_size=25, steps_per_epoch=12)
     assert_same_weights(model.get_weights(), memory.get_weights())
-    with pytest.raises(TypeError, match="the number of batches is not known before they end"):
+    once, _ = trained(X, Y, batch_size=25, shuffle=False, epochs=1)
+    model, _ = trained(batches(), epochs=1)
+    assert_same_weights(model.get_weights(), once.get_weights())
+    with pytest.raises(ValueError, match="the iterator is used up after one epoch; give a function"):
         trained(batches())
 
 

@@ -26,6 +26,8 @@ class Epochs:
     ----------
     bad : BadRows or None
         Those of the latest epoch.
+    batch : int
+        How many batches of it were taken.
     """
 
     bad: BadRows | None = None
@@ -37,7 +39,7 @@ class Epochs:
             assert isinstance(entropy, int)
             seed = entropy
         self._seed = None if isinstance(seed, np.random.Generator) else whole("MiniBatches: seed", seed)
-        self._epoch, self._batch = 0, 0
+        self._epoch, self.batch = 0, 0
         self._begun = False
         self._before: dict[str, Any] = {}  # the shared generator's state when the epoch began
 
@@ -56,14 +58,14 @@ class Epochs:
         self._begun = True
         if self._shared is not None:
             self._before = self._generator_state()
-            return self._shared, self._epoch, self._batch
+            return self._shared, self._epoch, self.batch
         assert self._seed is not None
-        return np.random.default_rng([self._seed, self._epoch]), self._epoch, self._batch
+        return np.random.default_rng([self._seed, self._epoch]), self._epoch, self.batch
 
     def taken(self, epoch: int, batches: int) -> None:
         """Note how many batches of an epoch are taken; of another than the latest it does not count."""
         if epoch == self._epoch:
-            self._batch = batches
+            self.batch = batches
 
     def finish(self, epoch: int) -> None:
         """Note the end of an epoch."""
@@ -71,7 +73,7 @@ class Epochs:
             self._next()
 
     def _next(self) -> None:
-        self._epoch, self._batch, self._begun = self._epoch + 1, 0, False
+        self._epoch, self.batch, self._begun = self._epoch + 1, 0, False
 
     def state(self) -> dict[str, Any]:
         """Return the state, of which JSON can be made."""
@@ -80,7 +82,7 @@ class Epochs:
             if self._shared is None
             else {"generator": self._before if self._begun else self._generator_state()}
         )
-        return {**source, "epoch": self._epoch, "batch": self._batch}
+        return {**source, "epoch": self._epoch, "batch": self.batch}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over a state; all is checked before anything changes."""
@@ -99,7 +101,7 @@ class Epochs:
                     "MiniBatches.load_state_dict: the state is one of a generator, not of an integer seed"
                 )
             self._seed = whole("MiniBatches.load_state_dict: seed", state["seed"])
-        self._epoch, self._batch, self._begun = epoch, batch, False
+        self._epoch, self.batch, self._begun = epoch, batch, False
 
     def _generator_state(self) -> dict[str, Any]:
         assert self._shared is not None

@@ -178,10 +178,14 @@ class MiniBatches:
         return Cuts(self.num_samples, self.batch_size, self.last)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over all batches once, in a new order if shuffling."""
+        """Iterate over all batches once, in a new order if shuffling, which is drawn at once."""
         rng, epoch, first = self._epochs.begin()
         self._epochs.bad = bad = BadRows(self.on_bad, self._finite)
-        batches = self._batches(rng, first, bad)
+        return self._counted(self._batches(rng, first, bad), epoch, first, bad)
+
+    def _counted(
+        self, batches: Generator[Batch, None, None], epoch: int, first: int, bad: BadRows
+    ) -> Iterator[Batch]:
         with closing(prefetched(batches, self.prefetch) if self.prefetch else batches) as ready:
             for taken, batch in enumerate(ready, first + 1):
                 self._epochs.taken(epoch, taken)
@@ -238,6 +242,19 @@ class MiniBatches:
         else:
             mapped._data = self._data.map(function, array)
         return mapped
+
+    @property
+    def length(self) -> int | None:
+        """Number of batches, if that is known."""
+        try:
+            return len(self)
+        except TypeError:
+            return None
+
+    @property
+    def position(self) -> int:
+        """Batches that were taken of the epoch at work, or of one that was loaded."""
+        return self._epochs.batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the latest iteration is: what it takes to go on from there. JSON can be made of it.

@@ -18,7 +18,7 @@ from normkit.models import saving
 from normkit.models.evaluation import Callbacks, Model, Verbose, at_most, flattened, given_or_default
 from normkit.models.inputs import as_samples, split_validation
 from normkit.models.summary import summary_lines
-from normkit.models.training import Stream, TrainingRun, Validation
+from normkit.models.training import Passes, TrainingRun, Validation
 
 __all__ = ["Sequential"]
 
@@ -150,7 +150,8 @@ class Sequential(Model):
                 batch_size = math.ceil(len(samples.x) / steps_per_epoch)
         size = given_or_default(batch_size)
         batches = MiniBatches(*samples.arrays, batch_size=size, shuffle=shuffle, seed=self.rng, last=last)
-        steps = steps_per_epoch or len(batches)
+        passes = Passes(batches)
+        steps = steps_per_epoch or passes.length
         validation = None
         if validation_data is not None:
             val_size = given_or_default(validation_batch_size, size)
@@ -166,7 +167,7 @@ class Sequential(Model):
         )
         compiled.prepare_training()
         self.history = next(c for c in listeners.callbacks if isinstance(c, History))
-        self._run = TrainingRun(self, Stream(batches, self.rng), epochs_to_run, steps, validation, listeners)
+        self._run = TrainingRun(self, passes, epochs_to_run, steps, validation, listeners)
         with listeners:
             try:
                 self._run.go()

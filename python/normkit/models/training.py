@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from normkit.callbacks import CallbackList
@@ -16,7 +15,7 @@ from normkit.models.interrupt import StepGuard
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
 
-__all__ = ["Stream", "TrainingRun", "Validation"]
+__all__ = ["Passes", "TrainingRun", "Validation"]
 
 Array = NDArray[Any]
 
@@ -34,55 +33,72 @@ class Validation(NamedTuple):
         return done % self.every == 0 if isinstance(self.every, int) else done in self.every
 
 
-class Stream:
-    """The batches of `MiniBatches`, pass after pass, which knows where it is.
+class Passes:
+    """The batches of `MiniBatches`, pass after pass, which know where they are.
 
     Parameters
     ----------
     batches : MiniBatches
-        Draw their order from `rng`.
-    rng : Generator
-        That of the model.
+        Their number may be unknown.
+
+    Attributes
+    ----------
+    length : int or None
+        Batches of a pass, if that is known.
     """
 
-    def __init__(self, batches: MiniBatches, rng: np.random.Generator) -> None:
+    def __init__(self, batches: MiniBatches) -> None:
         self._batches = batches
-        self._rng = rng
-        self._pass: Iterator[tuple[Array, ...]] = iter(())
-        self._before = rng.bit_generator.state
-        self._position = len(batches)
+        self._pass: Iterator[tuple[Array, ...]] | None = None
+        self.length = batches.length
 
-    def take(self, count: int) -> Iterator[tuple[Array, ...]]:
-        """Yield the next `count` batches."""
-        for _ in range(count):
-            if self._position >= len(self._batches):
-                self._start()
-            batch = next(self._pass)
-            self._position += 1
+    def take(self, count: int | None) -> Iterator[tuple[Array, ...]]:
+        """Yield the next `count` batches, or with None what is left of the pass."""
+        taken = 0
+        fresh = self._pass is None
+        while count is None or taken < count:
+            if self._pass is None:
+                self._pass = iter(self._batches)
+            batch = next(self._pass, None)
+            if batch is None:
+                self._pass = None
+                if count is None:
+                    return
+                if fresh:
+                    raise ValueError("x must have at least one batch, got none")
+                fresh = True
+                continue
+            taken, fresh = taken + 1, False
+            if (
+                self._batches.position == self.length
+            ):  # over, which it is to know before anyone asks where it is
+                next(self._pass, None)
+                self._pass = None
             yield batch
+            if self._pass is None and count is None:
+                return
 
-    def _start(self) -> None:
-        self._before = self._rng.bit_generator.state
-        self._pass = iter(self._batches)
-        self._position = 0
+    def close(self) -> None:
+        """Leave the pass at work; a thread that reads ahead for it ends."""
+        if isinstance(self._pass, Generator):
+            self._pass.close()
 
     def get_state(self) -> dict[str, Any]:
-        """Return where it is: the generator before the pass, and batches of it that are over."""
-        return {"before": self._before, "position": self._position, "length": len(self._batches)}
+        """Return where they are: see `MiniBatches.state_dict`."""
+        return {"batches": self._batches.state_dict(), "length": self.length}
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if a state is of other batches."""
-        if state["length"] != len(self._batches):
+        if state["length"] != self.length:
             raise ValueError(
                 f"it was made with {state['length']} batches per pass through the data, and there are "
-                f"{len(self._batches)} now; call fit with the same data and batch_size, or remove it"
+                f"{self.length} now; call fit with the same data and batch_size, or remove it"
             )
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go there. The generator is left as it was after the order of the pass was drawn."""
-        self._rng.bit_generator.state = state["before"]
-        self._start()
-        self._position = len(list(islice(self._pass, state["position"])))
+        """Go there. Of a pass that had begun the order is drawn at once, as it was."""
+        self._batches.load_state_dict(state["batches"])
+        self._pass = iter(self._batches) if self._batches.position else None
 
 
 class TrainingRun:
@@ -92,12 +108,12 @@ class TrainingRun:
     ----------
     model : Sequential
         Compiled and built.
-    stream : Stream
+    passes : Passes
         What to train on.
     epochs : range
         Which epochs.
-    steps : int
-        Batches of an epoch.
+    steps : int or None
+        Batches of an epoch; None: as many as a pass has.
     validation : Validation, optional
         What to validate on.
     listeners : CallbackList
@@ -107,15 +123,15 @@ class TrainingRun:
     def __init__(
         self,
         model: Sequential,
-        stream: Stream,
+        passes: Passes,
         epochs: range,
-        steps: int,
+        steps: int | None,
         validation: Validation | None,
         listeners: CallbackList,
     ) -> None:
         self._model = model
         self._compiled = model.require_compiled("fit")
-        self._stream = stream
+        self._passes = passes
         self._epoch, self._end = epochs.start, epochs.stop
         self._batch = 0
         self._steps = steps
@@ -128,16 +144,17 @@ class TrainingRun:
         model.stop_training = False
         logs: dict[str, float] = {}
         listeners.on_train_begin()
-        while self._epoch < self._end and not model.stop_training:
-            epoch = self._epoch
-            listeners.on_epoch_begin(epoch)
-            logs = self._train_epoch()
-            if self._validation is not None and self._validation.is_due(epoch):
-                batches, steps, _ = self._validation
-                val_logs = model.run_test(batches, listeners, steps)
-                logs |= {f"val_{name}": value for name, value in val_logs.items()}
-            self._epoch, self._batch = epoch + 1, 0
-            listeners.on_epoch_end(epoch, logs)
+        with closing(self._passes):
+            while self._epoch < self._end and not model.stop_training:
+                epoch = self._epoch
+                listeners.on_epoch_begin(epoch)
+                logs = self._train_epoch()
+                if self._validation is not None and self._validation.is_due(epoch):
+                    batches, steps, _ = self._validation
+                    val_logs = model.run_test(batches, listeners, steps)
+                    logs |= {f"val_{name}": value for name, value in val_logs.items()}
+                self._epoch, self._batch = epoch + 1, 0
+                listeners.on_epoch_end(epoch, logs)
         self._compiled.optimizer.finalize()
         listeners.on_train_end(logs)
 
@@ -147,7 +164,7 @@ class TrainingRun:
         if self._batch == 0:
             compiled.reset_metrics()
         with StepGuard() as guard:
-            for batch in self._stream.take(self._steps - self._batch):
+            for batch in self._passes.take(None if self._steps is None else self._steps - self._batch):
                 listeners.on_train_batch_begin(self._batch)
                 guard.begin()
                 compiled.train_step(*batch)
@@ -164,7 +181,7 @@ class TrainingRun:
         return {
             "epoch": self._epoch,
             "batch": self._batch,
-            "stream": self._stream.get_state(),
+            "passes": self._passes.get_state(),
             "metrics": self._compiled.metrics_state(),
             "callbacks": [
                 {"class_name": type(callback).__name__, "state": callback.get_state()}
@@ -174,7 +191,7 @@ class TrainingRun:
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if a state is of other batches or metrics."""
-        self._stream.check_state(state["stream"])
+        self._passes.check_state(state["passes"])
         ours, theirs = (sorted(metrics) for metrics in (self._compiled.metrics_state(), state["metrics"]))
         if ours != theirs:
             raise ValueError(
@@ -183,7 +200,7 @@ class TrainingRun:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go there; callbacks take over the state of those of the same class at the same place."""
-        self._stream.set_state(state["stream"])
+        self._passes.set_state(state["passes"])
         self._compiled.set_metrics_state(state["metrics"])
         for callback, saved in zip(self._listeners.callbacks, state["callbacks"], strict=False):
             if type(callback).__name__ == saved["class_name"]:
