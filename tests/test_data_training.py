@@ -128,6 +128,43 @@ def test_validation_on_files(files):
     assert history == expected
     with pytest.raises(ValueError, match="validation_split needs arrays in memory; give validation_data"):
         trained(*files, validation_split=0.5)
+    for data in (
+        MiniBatches(X[200:], Y[200:], shuffle=False),
+        Stream(lambda: iter([(X[200:250], Y[200:250]), (X[250:], Y[250:])])),
+    ):
+        _, history = trained(*train, validation_data=data)
+        assert history == expected
+    _, history = trained(
+        *train, validation_data=Stream(lambda: iter([(X[200:], Y[200:])])), validation_steps=2
+    )
+    _, expected = trained(X[:200], Y[:200], validation_data=(X[200:264], Y[200:264]))
+    assert history == expected
+    for data in (X, [X], (X,), (X, None), (X, Y, Y, Y)):
+        with pytest.raises(
+            ValueError, match=r"validation_data must be \(x, y\), \(x, y, sample_weight\), or data of"
+        ):
+            trained(X, Y, validation_data=data)
+
+
+def test_evaluation_and_prediction_on_batches():
+    model, _ = trained(X, Y)
+    expected, outputs = model.evaluate(X, Y, verbose=0), model.predict(X, verbose=0)
+
+    def pairs():
+        return ((X[i : i + 32], Y[i : i + 32]) for i in range(0, 300, 32))
+
+    for data in (pairs, lambda: Stream(pairs()), lambda: MiniBatches(X, Y, shuffle=False)):
+        assert model.evaluate(data(), verbose=0) == expected
+        np.testing.assert_array_equal(model.predict(data(), verbose=0), outputs)
+    assert model.evaluate(pairs(), steps=2, verbose=0) == model.evaluate(X[:64], Y[:64], verbose=0)
+    np.testing.assert_array_equal(model.predict(pairs(), steps=2, verbose=0), outputs[:64])
+    with pytest.raises(ValueError, match="predict: the batches are shuffled, so which row an output is of"):
+        model.predict(MiniBatches(X, Y))
+    for one in (model.train_on_batch, model.test_on_batch):
+        with pytest.raises(
+            TypeError, match="x must be an array with the samples of one batch, got MiniBatches"
+        ):
+            one(MiniBatches(X, Y))
 
 
 def test_generators_and_streams():
@@ -143,7 +180,7 @@ def test_generators_and_streams():
         while True:
             yield from batches()
 
-    model, _ = trained(forever(), batch_size=25, steps_per_epoch=12)
+    model, _ = trained(forever(), steps_per_epoch=12)
     assert_same_weights(model.get_weights(), memory.get_weights())
     once, _ = trained(X, Y, batch_size=25, shuffle=False, epochs=1)
     model, _ = trained(batches(), epochs=1)
@@ -189,9 +226,6 @@ def test_what_does_not_fit_is_said_before_the_first_step(files, tmp_path):
     ):
         with pytest.raises(error, match=message):
             model.fit(*data, verbose=0)
-    for data in (MiniBatches(X), Stream(lambda: iter([X])), iter([X])):
-        with pytest.raises(TypeError, match="x must be an array or a source, whose number of rows is known"):
-            model.predict(data, verbose=0)
     assert_same_weights(model.get_weights(), before)
 
 

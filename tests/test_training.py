@@ -237,7 +237,7 @@ def test_layers_of_mixed_dtype():
         ({"verbose": 3}, ValueError, "verbose must be 'auto', 0, 1 or 2, got 3"),
         ({"validation_split": 1.5}, ValueError, r"validation_split must be in \[0, 1\), got 1.5"),
         ({"validation_split": 0.999}, ValueError, "both need at least one"),
-        ({"validation_data": np.ones(2)}, ValueError, r"must be \(x, y\) or \(x, y, sample_weight\)"),
+        ({"validation_data": np.ones(2)}, ValueError, r"must be \(x, y\), \(x, y, sample_weight\), or data"),
         (
             {"validation_data": (np.ones((4, 6)), np.full(4, 3))},
             ValueError,

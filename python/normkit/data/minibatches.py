@@ -76,6 +76,8 @@ class MiniBatches:
     num_samples : int or None
         Rows, bad ones included; None if not known.
     batch_size : int
+    shuffle : bool
+        Whether it puts them in a new order; of batches of another iterable it does not.
     skipped : int
         Rows that were left out in the latest iteration.
 
@@ -127,7 +129,7 @@ class MiniBatches:
         self._data = _data(arrays)
         self.num_samples = _num_samples(self._data)
         self.batch_size = positive_integer("MiniBatches: batch_size", batch_size)
-        self.shuffle = shuffle
+        self.shuffle = shuffle and not isinstance(self._data, BatchIterable)
         self.last: Last = _one_of("last", last, get_args(Last))
         if shuffle_buffer is not None:
             positive_integer("MiniBatches: shuffle_buffer", shuffle_buffer)

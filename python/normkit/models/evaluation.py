@@ -16,7 +16,7 @@ from normkit.data.minibatches import MiniBatches
 from normkit.losses import Loss
 from normkit.metrics import Metric
 from normkit.models.compiled import Compiled, MetricLike
-from normkit.models.inputs import as_features, as_samples
+from normkit.models.inputs import Data, as_batch, as_inputs, as_samples
 from normkit.models.network import Network
 from normkit.optimizers import Optimizer
 
@@ -128,11 +128,11 @@ class Model(Network):
     @overload
     def evaluate(
         self,
-        x: ArrayLike,
-        y: ArrayLike | None = ...,
+        x: Data,
+        y: Data | None = ...,
         batch_size: int | None = ...,
         verbose: Verbose = ...,
-        sample_weight: ArrayLike | None = ...,
+        sample_weight: Data | None = ...,
         steps: int | None = ...,
         callbacks: Callbacks = ...,
         return_dict: Literal[False] = ...,
@@ -140,11 +140,11 @@ class Model(Network):
     @overload
     def evaluate(
         self,
-        x: ArrayLike,
-        y: ArrayLike | None = ...,
+        x: Data,
+        y: Data | None = ...,
         batch_size: int | None = ...,
         verbose: Verbose = ...,
-        sample_weight: ArrayLike | None = ...,
+        sample_weight: Data | None = ...,
         steps: int | None = ...,
         callbacks: Callbacks = ...,
         *,
@@ -152,11 +152,11 @@ class Model(Network):
     ) -> dict[str, float]: ...
     def evaluate(
         self,
-        x: ArrayLike,
-        y: ArrayLike | None = None,
+        x: Data,
+        y: Data | None = None,
         batch_size: int | None = None,
         verbose: Verbose = "auto",
-        sample_weight: ArrayLike | None = None,
+        sample_weight: Data | None = None,
         steps: int | None = None,
         callbacks: Callbacks = None,
         return_dict: bool = False,
@@ -171,14 +171,14 @@ class Model(Network):
             The loss if there are no metrics, else [loss, metrics ...]; by name if `return_dict`.
         """
         samples = as_samples(self.require_compiled("evaluate"), x, y, sample_weight)
-        batches = MiniBatches(*samples.arrays, batch_size=given_or_default(batch_size), shuffle=False)
-        count = at_most("evaluate: steps", steps, len(batches))
+        batches = samples.batches(given_or_default(batch_size), shuffle=False)
+        count = at_most("evaluate: steps", steps, batches.length)
         with self._listeners(verbose, callbacks, count) as listeners:
             return flattened(self.run_test(batches, listeners, count), return_dict)
 
     def predict(
         self,
-        x: ArrayLike,
+        x: Data,
         batch_size: int | None = None,
         verbose: Verbose = "auto",
         steps: int | None = None,
@@ -186,27 +186,23 @@ class Model(Network):
     ) -> Array:
         """Return the outputs in inference mode, shape (samples, ...). The model need not be compiled.
 
-        Parameters are those of `evaluate`.
+        Parameters are those of `evaluate`. Data that have targets too are taken without them; mini-batches must not be
+        shuffled.
         """
-        features = as_features(x)
-        shape = self.shape_for(features.shape)
-        batches = MiniBatches(features, batch_size=given_or_default(batch_size), shuffle=False)
-        count = at_most("predict: steps", steps, len(batches))
-        samples = sum(batches.sizes[:count])
-        outputs = np.empty((samples, *(n for n in shape[1:] if n is not None)), self.layers[-1].dtype)
-        start = 0
+        batches = as_inputs(x).batches(given_or_default(batch_size), shuffle=False)
+        shape = self.shape_for((1, *batches.empty[0].shape[1:]))
+        count = at_most("predict: steps", steps, batches.length)
+        outputs = [np.empty((0, *(n for n in shape[1:] if n is not None)), self.layers[-1].dtype)]
         with self._listeners(verbose, callbacks, count) as listeners:
             listeners.on_predict_begin()
             for index, (batch,) in enumerate(islice(batches, count)):
                 listeners.on_predict_batch_begin(index)
-                part = outputs[start : start + len(batch)]
-                part[...] = self.predict_on_batch(batch)
-                start += len(batch)
-                listeners.on_predict_batch_end(index, {"outputs": part})
+                outputs.append(self.predict_on_batch(batch))
+                listeners.on_predict_batch_end(index, {"outputs": outputs[-1]})
             listeners.on_predict_end()
-        return outputs
+        return np.concatenate(outputs)
 
-    def _listeners(self, verbose: Verbose, callbacks: Callbacks, steps: int) -> CallbackList:
+    def _listeners(self, verbose: Verbose, callbacks: Callbacks, steps: int | None) -> CallbackList:
         check_verbose(verbose)
         model = cast("Sequential", self)
         return CallbackList(
@@ -244,7 +240,7 @@ class Model(Network):
     ) -> float | list[float] | dict[str, float]:
         """Return loss and metrics of this batch in inference mode, as `evaluate` does."""
         compiled = self.require_compiled("test_on_batch")
-        samples = as_samples(compiled, x, y, sample_weight)
+        samples = as_batch(compiled, x, y, sample_weight)
         compiled.reset_metrics()
         compiled.test_step(*samples)
         return flattened(compiled.logs(), return_dict)
@@ -282,9 +278,11 @@ def given_or_default(batch_size: int | None, default: int = DEFAULT_BATCH_SIZE) 
     return default if batch_size is None else batch_size
 
 
-def at_most(what: str, steps: int | None, there_are: int) -> int:
-    """Return the number of batches to take: all, or as many as were asked for."""
-    return there_are if steps is None else min(positive_integer(what, steps), there_are)
+def at_most(what: str, steps: int | None, there_are: int | None) -> int | None:
+    """Return the number of batches to take: as many as were asked for, or all, None if that is not known."""
+    if steps is None:
+        return there_are
+    return min(positive_integer(what, steps), there_are or steps)
 
 
 def flattened(logs: dict[str, float], return_dict: bool) -> float | list[float] | dict[str, float]:

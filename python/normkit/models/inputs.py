@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from operator import length_hint
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,14 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from normkit.data.arrays import as_source
 from normkit.data.combined import Joined
-from normkit.data.minibatches import MiniBatches
+from normkit.data.minibatches import Last, MiniBatches
 from normkit.data.source import Source
 from normkit.data.streams import Stream, is_iterable_of_batches
 from normkit.models.compiled import Compiled
 
-__all__ = ["Samples", "as_features", "as_samples", "split_validation"]
+__all__ = ["Data", "Samples", "as_batch", "as_inputs", "as_samples", "is_dataset", "split_validation"]
 
 Array = NDArray[Any]
+Data = ArrayLike | Source | Stream | Iterable[Any]
 
 
 class Samples(NamedTuple):
@@ -35,37 +37,75 @@ class Samples(NamedTuple):
         """Those that there are."""
         return tuple(part for part in self if part is not None)
 
+    @property
+    def rows(self) -> int | None:
+        """How many there are; None if that is not known, or they come in batches of their own."""
+        return None if isinstance(self.x, MiniBatches) else length_hint(self.x) or None
 
-def as_features(x: Any) -> Any:
-    """Return x as an array of numbers with a batch axis; dtype and memory are its own.
+    def batches(
+        self, batch_size: int, shuffle: bool, seed: np.random.Generator | None = None, last: Last = "keep"
+    ) -> MiniBatches:
+        """Return mini-batches of them; those that are mini-batches stay as they are."""
+        if isinstance(self.x, MiniBatches):
+            return self.x
+        return MiniBatches(*self.arrays, batch_size=batch_size, shuffle=shuffle, seed=seed, last=last)
 
-    A source stays one, of its first array alone.
+
+def as_inputs(x: Data) -> Samples:
+    """Return what to predict from: an array of numbers, or of data that are read batch by batch the first array.
+
+    Raises
+    ------
+    ValueError
+        If there is no sample, or batches come in an order that outputs could not be assigned to.
+    TypeError
+        If an array is not one of numbers.
     """
-    if isinstance(x, Source):
-        return x.map(lambda *arrays: arrays[0])
-    if _is_dataset(x):
-        raise TypeError(
-            f"x must be an array or a source, whose number of rows is known, got {type(x).__name__}; "
-            "use predict_on_batch for each batch"
+    if not is_dataset(x):
+        return Samples(_as_features(x))
+    data = x if isinstance(x, (Source, Stream, MiniBatches)) else MiniBatches(x)
+    if isinstance(x, MiniBatches) and x.shuffle:
+        raise ValueError(
+            "predict: the batches are shuffled, so which row an output is of would be lost; give shuffle=False"
         )
+    if isinstance(x, Source) and len(x) == 0:
+        raise ValueError(f"x must have at least one sample along its first axis, got shape {x.shape}")
+    return Samples(data.map(lambda *arrays: arrays[0]))
+
+
+def _as_features(x: Any) -> Array:
+    """Return x as an array of numbers with a batch axis; dtype and memory are its own."""
     features = _as_numbers("x", x)
     if features.ndim < 1 or len(features) == 0:
         raise ValueError(f"x must have at least one sample along its first axis, got shape {features.shape}")
     return features
 
 
-def _as_numbers(name: str, array: ArrayLike) -> Array:
+def _as_numbers(name: str, array: Any) -> Array:
     numbers = np.asarray(array)
     if numbers.dtype.kind not in "buif":
         raise TypeError(f"{name} must be an array of numbers, got dtype {numbers.dtype}")
     return numbers
 
 
-def as_samples(
+def as_batch(
     compiled: Compiled,
     x: ArrayLike,
     y: ArrayLike | None,
     sample_weight: ArrayLike | None = None,
+    class_weight: Mapping[int, float] | None = None,
+) -> Samples:
+    """Check one batch, as `as_samples` does; TypeError if it is more than that."""
+    if is_dataset(x):
+        raise TypeError(f"x must be an array with the samples of one batch, got {type(x).__name__}")
+    return as_samples(compiled, x, y, sample_weight, class_weight)
+
+
+def as_samples(
+    compiled: Compiled,
+    x: Data,
+    y: Data | None,
+    sample_weight: Data | None = None,
     class_weight: Mapping[int, float] | None = None,
 ) -> Samples:
     """Check all that a training or test pass reads; builds the network if it is not yet.
@@ -77,9 +117,9 @@ def as_samples(
     TypeError
         If an array is not one of numbers.
     """
-    if _is_dataset(x):
+    if is_dataset(x):
         return _as_dataset(compiled, x, y, sample_weight, class_weight)
-    features = as_features(x)
+    features = _as_features(x)
     if y is None:
         raise ValueError("y is missing: training and evaluation need targets")
     labels = _as_numbers("y", y)
@@ -96,7 +136,7 @@ def as_samples(
     return Samples(features, targets, weights)
 
 
-def _is_dataset(x: Any) -> bool:
+def is_dataset(x: Any) -> bool:
     """Whether x is data that are read batch by batch."""
     return isinstance(x, (Source, Stream)) or is_iterable_of_batches(x)
 
@@ -105,7 +145,7 @@ def _as_dataset(
     compiled: Compiled,
     x: Any,
     y: Any,
-    sample_weight: ArrayLike | None,
+    sample_weight: Any,
     class_weight: Mapping[int, float] | None,
 ) -> Samples:
     """Return data that are read while training goes on; targets are checked as they are read, so that their row is named."""
@@ -138,7 +178,7 @@ def _as_dataset(
 
 def _weights(
     y: Array,
-    sample_weight: ArrayLike | None,
+    sample_weight: Any,
     class_weight: Mapping[int, float] | None,
     dtype: np.dtype[Any],
 ) -> Array | None:
@@ -171,17 +211,17 @@ def _class_weights(y: Array, class_weight: Mapping[int, float]) -> Array:
 
 
 def split_validation(
-    x: ArrayLike, y: ArrayLike | None, sample_weight: ArrayLike | None, fraction: float
+    x: Data, y: Data | None, sample_weight: Data | None, fraction: float
 ) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
     """Cut off the last `fraction` of the samples, before any shuffling, as Keras does."""
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"validation_split must be in [0, 1), got {fraction}")
-    if _is_dataset(x):
+    if is_dataset(x):
         raise ValueError(
             "validation_split needs arrays in memory; give validation_data, such as data.part(start, stop)"
         )
     arrays = [None if a is None else np.asarray(a) for a in (x, y, sample_weight)]
-    n = len(as_features(x))
+    n = len(_as_features(x))
     cut = int(n * (1.0 - fraction))
     if cut == 0 or cut == n:
         raise ValueError(

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from normkit._checks import positive_integer, whole
 from normkit.callbacks import CallbackList, History, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
-from normkit.data.minibatches import Last, MiniBatches
+from normkit.data.minibatches import Last
 from normkit.models import saving
 from normkit.models.evaluation import Callbacks, Model, Verbose, at_most, flattened, given_or_default
-from normkit.models.inputs import as_samples, split_validation
+from normkit.models.inputs import Data, as_batch, as_samples, is_dataset, split_validation
 from normkit.models.summary import summary_lines
 from normkit.models.training import Passes, TrainingRun, Validation
 
@@ -68,17 +68,17 @@ class Sequential(Model):
 
     def fit(
         self,
-        x: ArrayLike,
-        y: ArrayLike | None = None,
+        x: Data,
+        y: Data | None = None,
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: Verbose = "auto",
         callbacks: Callbacks = None,
         validation_split: float = 0.0,
-        validation_data: Sequence[ArrayLike] | None = None,
+        validation_data: Data | Sequence[Data] | None = None,
         shuffle: bool = True,
         class_weight: Mapping[int, float] | None = None,
-        sample_weight: ArrayLike | None = None,
+        sample_weight: Data | None = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
@@ -94,9 +94,11 @@ class Sequential(Model):
 
         Parameters
         ----------
-        x : array_like, shape (samples, ...)
-            Any real dtype; converted to the model's batch by batch.
-        y : array_like, shape (samples, ...)
+        x : array_like, shape (samples, ...); or data of `normkit.data`, or an iterable of batches
+            Any real dtype; converted to the model's batch by batch. A `MiniBatches`, `Stream` or iterable, such as
+            a generator of (x, y), has the targets in it, and `MiniBatches` and iterables their own batches: batch_size,
+            shuffle and last have then no say.
+        y : array_like or Source, shape (samples, ...)
             Targets as the loss wants them.
         batch_size : int, optional
             Default: 32, or what `steps_per_epoch` implies.
@@ -109,7 +111,7 @@ class Sequential(Model):
             See `normkit.callbacks`.
         validation_split : float, default 0.0
             Share of the samples, taken from the end before shuffling, to validate on.
-        validation_data : (x, y) or (x, y, sample_weight), optional
+        validation_data : (x, y), (x, y, sample_weight), or what x can be, optional
             What to validate on; used instead of `validation_split`.
         shuffle : bool, default True
             A new order in each epoch.
@@ -118,7 +120,8 @@ class Sequential(Model):
         sample_weight : array_like, shape (samples,) or (samples, 1), optional
             Factor of the loss of each sample.
         steps_per_epoch : int, optional
-            Batches per epoch; the next epoch goes on where this one stopped.
+            Batches per epoch; the next epoch goes on where this one stopped. Default: as many as a pass through the
+            data has.
         validation_steps : int, optional
             Validate on at most so many batches, the first ones.
         validation_batch_size : int, optional
@@ -146,11 +149,10 @@ class Sequential(Model):
         epochs_to_run = range(whole("fit: initial_epoch", initial_epoch), whole("fit: epochs", epochs))
         if steps_per_epoch is not None:
             steps_per_epoch = positive_integer("fit: steps_per_epoch", steps_per_epoch)
-            if batch_size is None:
-                batch_size = math.ceil(len(samples.x) / steps_per_epoch)
+            if batch_size is None and samples.rows is not None:
+                batch_size = math.ceil(samples.rows / steps_per_epoch)
         size = given_or_default(batch_size)
-        batches = MiniBatches(*samples.arrays, batch_size=size, shuffle=shuffle, seed=self.rng, last=last)
-        passes = Passes(batches)
+        passes = Passes(samples.batches(size, shuffle, self.rng, last))
         steps = steps_per_epoch or passes.length
         validation = None
         if validation_data is not None:
@@ -177,16 +179,18 @@ class Sequential(Model):
 
     def _validation(
         self,
-        data: Sequence[ArrayLike],
+        data: Data | Sequence[Data],
         batch_size: int,
         steps: int | None,
         every: int | Collection[int],
     ) -> Validation:
-        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-            raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
-        samples = as_samples(self.require_compiled("fit"), *data)
-        batches = MiniBatches(*samples.arrays, batch_size=batch_size, shuffle=False)
-        count = at_most("fit: validation_steps", steps, len(batches))
+        parts = data if isinstance(data, (tuple, list)) else (data, None)
+        if len(parts) not in (2, 3) or (parts[1] is None and not is_dataset(data)):
+            raise ValueError(
+                "validation_data must be (x, y), (x, y, sample_weight), or data of normkit.data that have both"
+            )
+        batches = as_samples(self.require_compiled("fit"), *parts).batches(batch_size, shuffle=False)
+        count = at_most("fit: validation_steps", steps, batches.length)
         if isinstance(every, Collection):
             epochs = frozenset(
                 positive_integer("fit: each epoch of validation_freq", epoch) for epoch in every
@@ -242,7 +246,7 @@ class Sequential(Model):
     ) -> float | list[float] | dict[str, float]:
         """Do one training step on this batch; return its loss and metrics, as `evaluate` does."""
         compiled = self.require_compiled("train_on_batch")
-        samples = as_samples(compiled, x, y, sample_weight, class_weight)
+        samples = as_batch(compiled, x, y, sample_weight, class_weight)
         compiled.prepare_training()
         compiled.reset_metrics()
         compiled.train_step(*samples)
