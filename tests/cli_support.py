@@ -12,7 +12,7 @@ import pytest
 from normkit.cli import main
 
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
-FILES = ["curves.png", "history.csv", "model.npz", "run.json"]
+FILES = ["curves.png", "history.csv", "model.safetensors", "run.json"]
 
 
 class Command:

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from normkit.callbacks import Callback, CallbackList, History, ProgbarLogger
+from normkit.callbacks import Callback, CallbackList, History, LambdaCallback, ProgbarLogger
 from normkit.data import MiniBatches
 from normkit.layers import (
     Dense,
@@ -149,7 +149,23 @@ def test_callback_hooks_and_their_order():
         "on_test_begin", *test, *test, "on_test_end", "on_epoch_end", "on_train_end",
         "on_predict_begin", *predict, *predict, "on_predict_end",
     ]  # fmt: skip
-    assert len(hooks) == 14
+    assert len(hooks) == 15
+
+
+def test_hooks_without_a_default_for_logs():
+    """As Keras's documentation of LambdaCallback writes them."""
+    seen = []
+    functions = {
+        f"on_{what}_{when}": (lambda logs: seen.append(logs)) if what in ("train", "test") else (lambda i, logs: seen.append(logs))
+        for what in ("train", "test", "epoch", "batch", "test_batch")
+        for when in ("begin", "end")
+    }  # fmt: skip
+    x, y = blobs(40)
+    classifier().fit(
+        x, y, batch_size=40, validation_data=(x, y), verbose=0, callbacks=LambdaCallback(**functions)
+    )
+    assert len(seen) == 10
+    assert all(isinstance(logs, dict) for logs in seen)
 
 
 def test_initial_epoch_and_stop_training():

@@ -127,8 +127,8 @@ def test_weights_of_another_architecture_change_nothing(tmp_path):
     model.save_weights(tmp_path / "w")
     for layers, message in (
         ([Dense(9, input_shape=(6,)), BatchNormalization(), Dense(3)], r"must have shape \(6, 9\), got \(6, 8\)"),
-        ([Dense(8, input_shape=(6,)), BatchNormalization()], "it has 'weights/2/kernel.npy', and the model has no"),
-        ([Dense(8, input_shape=(6,)), BatchNormalization(), Dense(3), Dense(3)], "it has no 'weights/3/kernel.npy'"),
+        ([Dense(8, input_shape=(6,)), BatchNormalization()], "it has 'weights/2/kernel', and the model has no"),
+        ([Dense(8, input_shape=(6,)), BatchNormalization(), Dense(3), Dense(3)], "it has no 'weights/3/kernel'"),
     ):  # fmt: skip
         other = Sequential(layers)
         before = other.get_weights()
@@ -274,7 +274,7 @@ def test_after_a_kill_the_same_script_ends_with_the_same_bits(tmp_path):
     assert whole.returncode == 0, whole.stderr
     killed = run("cut", "yes")
     assert killed.returncode == -signal.SIGKILL
-    assert names(tmp_path) == ["cut/latest.normkit"]
+    assert names(tmp_path) == ["cut/latest.safetensors"]
     resumed = run("cut", "no")
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout == whole.stdout
@@ -292,8 +292,8 @@ def test_a_damaged_backup_gives_way_to_the_one_before(tmp_path):
             verbose=0,
             callbacks=[BackupAndRestore(folder, double_checkpoint=True), Crash(2, 0)],
         )
-    assert names(folder) == ["latest.normkit", "previous.normkit"]
-    latest = folder / "latest.normkit"
+    assert names(folder) == ["latest.safetensors", "previous.safetensors"]
+    latest = folder / "latest.safetensors"
     latest.write_bytes(latest.read_bytes()[:-100])
     epochs = []
 
@@ -301,15 +301,15 @@ def test_a_damaged_backup_gives_way_to_the_one_before(tmp_path):
         def on_epoch_begin(self, epoch, logs=None):
             epochs.append(epoch)
 
-    (folder / "previous.normkit").rename(tmp_path / "aside")
-    with pytest.raises(ValueError, match=r"latest.normkit: cannot be read as a normkit model"):
+    (folder / "previous.safetensors").rename(tmp_path / "aside")
+    with pytest.raises(ValueError, match=r"latest.safetensors: cannot be read as a normkit model"):
         classifier().fit(x, y, epochs=5, verbose=0, callbacks=[BackupAndRestore(folder)])
-    (tmp_path / "aside").rename(folder / "previous.normkit")
+    (tmp_path / "aside").rename(folder / "previous.safetensors")
     classifier().fit(
         x, y, epochs=5, verbose=0, callbacks=[BackupAndRestore(folder, delete_checkpoint=False), Note()]
     )
     assert epochs == [1, 2, 3, 4]
-    assert names(folder) == ["latest.normkit", "previous.normkit"]
+    assert names(folder) == ["latest.safetensors", "previous.safetensors"]
 
 
 @pytest.mark.parametrize(

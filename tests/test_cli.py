@@ -31,7 +31,7 @@ def test_train_without_arguments_trains_the_tutorial_example_on_digits(call, tmp
     assert lines[3] == "adam, learning rate 0.001, batches of 32, seed 0"
     assert lines[5].split() == [*COLUMNS, "time"]
     assert [line.split()[0] for line in lines[6:11]] == list("12345")
-    assert lines[-1] == "wrote runs/digits-1: curves.png, history.csv, model.npz, run.json"
+    assert lines[-1] == "wrote runs/digits-1: curves.png, history.csv, model.safetensors, run.json"
     assert max(map(len, lines)) < 80
     assert not re.search(r"[^\x20-\x7e\n]", out)
 
@@ -79,7 +79,7 @@ def test_options_reach_the_model(call, table, tmp_path):
         " -> Dense(5) -> sigmoid -> Dense(4) -> relu -> Dense(3, softmax): " in text
     )
     assert "sgd, learning rate 0.05, batches of 7, seed 9" in text
-    model = load_model(tmp_path / "deep/er/run/model.npz")
+    model = load_model(tmp_path / "deep/er/run/model.safetensors")
     kinds = [type(layer).__name__ for layer in model.layers]
     dense = ["Dense", "Activation"]
     assert kinds[:6] == [
@@ -137,7 +137,7 @@ def test_without_matplotlib_all_but_the_picture_is_written(call, table, tmp_path
     code, out, err = call("train", "--data", table, "--epochs", 1, "--out", "run")
     assert code == 0
     assert err == "normkit: no picture: matplotlib is not installed (pip install 'normkit[train]')\n"
-    assert out.endswith("wrote run: history.csv, model.npz, run.json\n")
+    assert out.endswith("wrote run: history.csv, model.safetensors, run.json\n")
     assert names(tmp_path / "run") == FILES[1:]
 
 
@@ -167,7 +167,7 @@ def test_mnist10k(call, tmp_path):
 def test_evaluate_gives_what_training_reported(call, table, tmp_path):
     call("train", "--data", table, "--epochs", 3, "--out", "run", "--seed", 5, "--validation-split", 0.4)
     last = history(tmp_path / "run")[-1]
-    for arguments in (("run",), ("run/model.npz",), ("run", "--data", "table.csv")):
+    for arguments in (("run",), ("run/model.safetensors",), ("run", "--data", "table.csv")):
         code, out, err = call("evaluate", *arguments)
         assert (code, err) == (0, "")
         assert printed(out) == pytest.approx(
@@ -212,7 +212,7 @@ def test_predict_to_stdout_and_to_a_file(call, table, tmp_path):
 
     x = np.loadtxt(table, np.float32, delimiter=",", skiprows=1)[:, :4]
     np.testing.assert_array_equal(
-        probabilities.astype(np.float32), load_model(tmp_path / "run/model.npz").predict(x, verbose=0)
+        probabilities.astype(np.float32), load_model(tmp_path / "run/model.safetensors").predict(x, verbose=0)
     )
 
     np.savetxt("unlabelled.csv", x, delimiter=",", fmt="%.6f")
@@ -246,7 +246,7 @@ def test_version_and_help(call):
     assert call("--version") == (0, f"normkit {normkit.__version__}\n", "")
     code, out, err = call("train", "--help")
     assert (code, err) == (0, "")
-    options = "data layers batch-size epochs optimizer lr last validation-split seed out quiet"
+    options = "data layers batch-size epochs optimizer lr last validation-split seed backup out quiet"
     assert all(f"--{option} " in out for option in options.split())
     assert "label, else target" in " ".join(out.split())
     code, out, err = call()

@@ -82,7 +82,7 @@ from normkit.cli.progress import EpochTable
         (["train", "--out", "note.txt/run"], "note.txt/run: cannot write there: Not a directory"),
         (["train", "--speed", "1"], "unrecognized arguments: --speed 1 (see normkit --help)"),
         (["evaluate", "nothing"], "nothing: No such file or directory"),
-        (["evaluate", "full"], "full/model.npz: No such file or directory"),
+        (["evaluate", "full"], "full/model.safetensors: No such file or directory"),
         (["evaluate"], "the following arguments are required: MODEL (see normkit evaluate --help)"),
         (["predict", "nothing", "--out", "p.csv"], "nothing: No such file or directory"),
     ],
@@ -123,15 +123,15 @@ def test_errors_about_a_model_and_its_data(call, table, tmp_path):
     )
     assert names(tmp_path) == before
 
-    model = tmp_path / "run" / "model.npz"
+    model = tmp_path / "run" / "model.safetensors"
     content = model.read_bytes()
     model.write_bytes(content[: len(content) // 2])
-    assert "run/model.npz" in fails("evaluate", "run")
+    assert "run/model.safetensors" in fails("evaluate", "run")
     model.write_bytes(content)
     (tmp_path / "run" / "run.json").write_text('{"data": 3')
     assert fails("evaluate", "run") == "run/run.json: not the record of a run"
     (tmp_path / "run" / "run.json").unlink()
-    assert fails("evaluate", "run") == "run/model.npz: has no run.json beside it, so --data is needed"
+    assert fails("evaluate", "run") == "run/model.safetensors: has no run.json beside it, so --data is needed"
 
 
 def test_a_failure_while_writing_leaves_nothing(call, table, tmp_path, monkeypatch):
@@ -195,6 +195,24 @@ def test_ctrl_c_in_the_first_epoch_leaves_nothing(call, table, tmp_path, monkeyp
     code, _, err = call("train", "--data", table, "--batch-size", 8)
     assert (code, err) == (130, "normkit: interrupted, nothing was written\n")
     assert names(tmp_path) == ["table.csv"]
+
+
+def test_a_backup_goes_on_after_ctrl_c(table, tmp_path):
+    whole = [*program("train", "--data", "table.csv", "--epochs", "400", "--quiet", "--out"), "whole"]
+    assert subprocess.run(whole, check=True, capture_output=True, text=True).stdout == "whole\n"
+    command = program("train", "--data", "table.csv", "--epochs", "400", "--out", "run", "--backup", "b")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        shown = iter(running.stdout.readline, "")
+        assert any(line.startswith("    3  ") for line in shown)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=30)
+    assert (running.returncode, err) == (130, "normkit: interrupted, the same command goes on from b\n")
+    assert names(tmp_path) == ["b", "table.csv", "whole"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert re.search(r"\ngoing on after epoch \d+\n", done.stdout)
+    assert names(tmp_path) == ["run", "table.csv", "whole"]
+    for name in ("history.csv", "model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 # --- as a program ------------------------------------------------------------------------------------

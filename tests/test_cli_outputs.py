@@ -40,7 +40,7 @@ def test_out_is_the_folder_one_is_in(call, table, tmp_path, monkeypatch):
     code, out, _ = call("train", "--data", table, "--epochs", 1, "--out", ".")
     assert (code, out.splitlines()[-1]) == (
         0,
-        "wrote .: curves.png, history.csv, model.npz, run.json",
+        "wrote .: curves.png, history.csv, model.safetensors, run.json",
     )
     assert names(tmp_path / "empty") == FILES
 

@@ -27,7 +27,7 @@ def test_python_examples(tmp_path, monkeypatch):
     for number, example in enumerate(examples, start=1):
         exec(compile(example, f"README.md, example {number}", "exec"), namespace)  # noqa: S102 - the README is ours
     assert namespace["history"].history["val_accuracy"][-1] > 0.93
-    assert names(tmp_path) == ["digits.npz"]
+    assert names(tmp_path) == ["digits.safetensors"]
 
 
 def test_examples_of_the_trainer():

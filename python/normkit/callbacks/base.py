@@ -12,10 +12,13 @@ __all__ = ["HOOKS", "Callback", "CallbackList", "Logs"]
 
 Logs = dict[str, Any] | None
 
-HOOKS = tuple(
-    f"on_{what}_{when}"
-    for what in ("train", "test", "predict", "epoch", "train_batch", "test_batch", "predict_batch")
-    for when in ("begin", "end")
+HOOKS = (
+    *(
+        f"on_{what}_{when}"
+        for what in ("train", "test", "predict", "epoch", "train_batch", "test_batch", "predict_batch")
+        for when in ("begin", "end")
+    ),
+    "on_train_interrupt",
 )
 
 # Keras's older names, called by default by the newer ones.
@@ -55,6 +58,9 @@ class Callback:
 
     def on_train_end(self, logs: Logs = None) -> None:
         """End of `fit`, with the logs of the last epoch."""
+
+    def on_train_interrupt(self, logs: Logs = None) -> None:
+        """After Ctrl-C, when `fit` is about to be left at a place from which it can go on."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Start of an epoch, counted from 0."""
@@ -161,7 +167,7 @@ class CallbackList(Callback):
             for hook in HOOKS
         }
         for hook in HOOKS:
-            setattr(self, hook, _Together(self._calls[hook]))
+            setattr(self, hook, _Together(self._calls[hook], "epoch" in hook or "batch" in hook))
         if model is not None:
             self.set_model(model)
         self.set_params(params)
@@ -195,14 +201,17 @@ class CallbackList(Callback):
 
 
 class _Together:
-    """Calls several functions with the same arguments."""
+    """Calls the hooks of several callbacks. Each gets logs, as a hook may well have no default for them."""
 
-    def __init__(self, functions: list[Any]) -> None:
+    def __init__(self, functions: list[Any], has_index: bool) -> None:
         self._functions = functions
+        self._has_index = has_index
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, *args: Any, logs: Logs = None) -> None:
+        if len(args) == self._has_index:
+            args = (*args, {} if logs is None else logs)
         for function in self._functions:
-            function(*args, **kwargs)
+            function(*args)
 
 
 def _overrides(callback: Callback, hook: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,18 +145,20 @@ class BackupAndRestore(Callback):
     Every so often all there is goes to a file of `backup_dir`, atomically: weights, moving statistics, the optimizer's
     state and learning rate, the random generator, the place in the data, the running means of the metrics, the history,
     and the state of the other callbacks. The next `fit` with the same arguments finds it there and goes on from it,
-    also in the middle of an epoch. When `fit` is through, the folder is deleted.
+    also in the middle of an epoch. The process may be killed at any time, also while the file is written: then the one
+    before is still there. Ctrl-C saves too, at the end of the batch. When `fit` is through, the files are deleted, and
+    the folder if nothing else is in it.
 
     Parameters
     ----------
     backup_dir : path-like
-        A folder of its own.
+        A folder of its own: of two processes one would go on from what the other saved.
     save_freq : "epoch" or int, default "epoch"
         At the end of each epoch, or after every so many batches.
     double_checkpoint : bool, default False
         Keep the file before as well, and go on from it if the last one cannot be read.
     delete_checkpoint : bool, default True
-        Delete the folder when `fit` is through.
+        Delete the files when `fit` is through.
 
     Raises
     ------
@@ -181,8 +183,8 @@ class BackupAndRestore(Callback):
         self.double_checkpoint = double_checkpoint
         self.delete_checkpoint = delete_checkpoint
         self._every = _Every("BackupAndRestore", save_freq)
-        self._latest = self.backup_dir / "latest.normkit"
-        self._previous = self.backup_dir / "previous.normkit"
+        self._latest = self.backup_dir / "latest.safetensors"
+        self._previous = self.backup_dir / "previous.safetensors"
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Go on from a backup, if there is one."""
@@ -205,6 +207,10 @@ class BackupAndRestore(Callback):
         if self._every.batches is None:
             self._save()
 
+    def on_train_interrupt(self, logs: Logs = None) -> None:
+        """Save."""
+        self._save()
+
     def _save(self) -> None:
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         if self.double_checkpoint and self._latest.exists():
@@ -212,9 +218,21 @@ class BackupAndRestore(Callback):
         self.model.save_progress(self._latest)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Delete the folder."""
-        if self.delete_checkpoint and self.backup_dir.exists():
-            shutil.rmtree(self.backup_dir)
+        """Delete the backup."""
+        if self.delete_checkpoint:
+            self.delete()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to go on from."""
+        return self._latest.exists() or self._previous.exists()
+
+    def delete(self) -> None:
+        """Delete the files, and the folder if nothing else is in it."""
+        for path in (self._latest, self._previous):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.backup_dir.rmdir()
 
     def get_state(self) -> dict[str, Any]:
         """See `Callback.get_state`."""

@@ -55,6 +55,16 @@ class EpochTable(Callback):
         cells = "  ".join(f"{_number(row[name]):>{max(9, len(name))}}" for name in METRICS)
         self._print(f"{epoch + 1:5}  {cells}  {time.perf_counter() - self._started:6.2f} s")
 
+    def get_state(self) -> dict[str, Any]:
+        """Return the rows and the weights."""
+        return {"rows": self.rows, "weights": self.weights}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over rows and weights of epochs that an earlier process trained."""
+        self.rows, self.weights = list(state["rows"]), list(state["weights"])
+        if self.rows:
+            self._print(f"going on after epoch {len(self.rows)}")
+
     def _print(self, line: str) -> None:
         if not self._quiet:
             print(line, flush=True)

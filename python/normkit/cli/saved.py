@@ -20,7 +20,7 @@ from normkit.models import Sequential, load_model
 
 __all__ = ["MODEL_FILE", "RECORD_FILE", "Record", "Run", "as_rows", "division", "write_record"]
 
-MODEL_FILE = "model.npz"
+MODEL_FILE = "model.safetensors"
 RECORD_FILE = "run.json"
 _SETTINGS = ("layers", "batch_size", "epochs", "optimizer", "lr", "last", "validation_split", "seed")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from normkit import optimizers
+from normkit.callbacks import BackupAndRestore, Callback
 from normkit.cli import architecture
 from normkit.cli.arguments import Commands, add_data, count, positive, seed, share
 from normkit.cli.outputs import claim, naming
@@ -73,13 +74,22 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         help="of the split, the weights and the order; default: 0",
     )
+    option(
+        "--backup",
+        type=Path,
+        metavar="FOLDER",
+        help=(
+            "keep a checkpoint there, from which the same command goes on, to the bit, after Ctrl-C, a kill or a crash; "
+            "deleted when the results are written"
+        ),
+    )
     option("--out", type=Path, metavar="FOLDER", help="new folder for the results; default: runs/NAME-NUMBER")
     option("--quiet", action="store_true", help="print nothing but the folder")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, and write the run folder; after Ctrl-C with the epochs that were finished."""
+    """Train, and write the run folder; after Ctrl-C with the epochs that were finished, or only the backup."""
     data = load(arguments.data or DIGITS, validation_split=arguments.validation_split, seed=arguments.seed)
     data = data._replace(x_train=as_rows(data.x_train), x_test=as_rows(data.x_test))
     labels = np.unique(np.concatenate([data.y_train, data.y_test]))
@@ -90,14 +100,19 @@ def run(arguments: argparse.Namespace) -> int:
     model = _model(arguments, data)
     title = f"{data.name}: {architecture.describe(model.layers)}"
     table = EpochTable(arguments.quiet)
+    backup = None
+    if arguments.backup is not None:
+        backup = BackupAndRestore(arguments.backup, delete_checkpoint=False)
     with claim(arguments.out, RUNS / data.name) as (out, shop):
         if not arguments.quiet:
             print(_describe(arguments, data, model))
-        _fit(model, data, arguments, table)
+        _fit(model, data, arguments, table, backup)
         with naming(out):
             _write(shop, model, table, title)
             write_record(shop / RECORD_FILE, arguments, data)
         names = ", ".join(sorted(path.name for path in shop.iterdir()))
+    if backup is not None:
+        backup.delete()
     done = len(table.rows)
     if done < arguments.epochs:
         raise KeyboardInterrupt(f"interrupted in epoch {done + 1}, wrote {out} after epoch {done}")
@@ -127,9 +142,16 @@ def _describe(arguments: argparse.Namespace, data: Dataset, model: Sequential) -
     return "\n".join(textwrap.fill(line, 79, subsequent_indent="  ") for line in lines if line) + "\n"
 
 
-def _fit(model: Sequential, data: Dataset, arguments: argparse.Namespace, table: EpochTable) -> None:
-    """Train. After Ctrl-C the model is that of the last finished epoch; without one, the Ctrl-C goes on."""
+def _fit(
+    model: Sequential,
+    data: Dataset,
+    arguments: argparse.Namespace,
+    table: EpochTable,
+    backup: BackupAndRestore | None,
+) -> None:
+    """Train. After Ctrl-C the model is that of the last finished epoch; without one, or with a backup, it goes on."""
     bar = None if arguments.quiet else _bar()
+    callbacks: list[Callback] = [callback for callback in (bar, table, backup) if callback is not None]
     try:
         model.fit(
             data.x_train,
@@ -137,11 +159,15 @@ def _fit(model: Sequential, data: Dataset, arguments: argparse.Namespace, table:
             batch_size=arguments.batch_size,
             epochs=arguments.epochs,
             verbose=0,
-            callbacks=[table] if bar is None else [bar, table],
+            callbacks=callbacks,
             validation_data=(data.x_test, data.y_test),
             last=arguments.last,
         )
     except KeyboardInterrupt:
+        if backup is not None and backup.exists:
+            raise KeyboardInterrupt(
+                f"interrupted, the same command goes on from {backup.backup_dir}"
+            ) from None
         if not table.rows:
             raise
         model.set_weights(table.weights)

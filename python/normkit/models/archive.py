@@ -1,16 +1,10 @@
-"""The file of a model as a container: `config.json` and arrays in NumPy's .npy format, in a zip archive.
-
-Nothing in it is executed when it is read: no pickle.
-"""
+"""The file of a model: its arrays as safetensors, and everything else as JSON in the metadata of that file."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import secrets
-import tokenize
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,49 +12,71 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "apart", "read", "reading", "together", "write"]
+from normkit.models import safetensors
+from normkit.models.safetensors import Arrays
 
-Arrays = dict[str, NDArray[Any]]
+__all__ = ["Arrays", "apart", "read", "reading", "remove_unfinished", "together", "write"]
+
 FORMAT = "normkit model"
 VERSION = 1
+UNFINISHED = ".tmp"
 
-# What reading a file raises if its content is not what `write` wrote. RuntimeError: it is encrypted, of another
-# zip version (NotImplementedError) or nested too deeply (RecursionError); OSError: an offset before its start.
-_FAULTS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    SyntaxError,
-    tokenize.TokenError,
-    EOFError,
-    OSError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# What reading a file raises if its content is not what `write` wrote. RuntimeError: it is nested too deeply
+# (RecursionError); OSError: it is a folder, or may not be read.
+_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, OSError)
 
 
 def write(path: Path, config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a file, atomically: a reader finds the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    head = {"format": FORMAT, "version": VERSION, **config}
+    """Write a file, atomically: a reader finds the old file or the whole new one, also after a crash of the system.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, or the disk is full. An existing file then stays as it is.
+    """
+    text = json.dumps(config, default=_plain)
+    metadata = {"format": FORMAT, "version": str(VERSION), "config": text, "crc32": _checksum(text, arrays)}
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with temporary.open("xb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                archive.writestr("config.json", json.dumps(head, indent=1, default=_plain))
-                for name, array in arrays.items():
-                    with archive.open(name, "w", force_zip64=True) as member:
-                        npy.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            safetensors.dump(file, arrays, metadata)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(
+            error.errno, error.strerror, str(path)
+        ) from error  # the temporary file is of no interest
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a killed process has left of files that were to be `path`, which no other process may be writing."""
+    for temporary in path.parent.glob(f".{path.name}.????????{UNFINISHED}"):
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the new name of a file outlive a crash of the system, where folders can be opened."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """CRC-32 of the configuration, the table of the arrays, and their bytes."""
+    checksum = zlib.crc32(f"{text}{json.dumps(safetensors.table_of(arrays))}".encode())
+    for array in arrays.values():
+        checksum = zlib.crc32(safetensors.little_endian(array), checksum)
+    return f"{checksum:08x}"
 
 
 def _plain(value: Any) -> Any:
@@ -82,46 +98,33 @@ def reading(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: cannot be read as a normkit model: {reason}") from error
 
 
-def read(path: Path) -> tuple[dict[str, Any], Arrays]:
-    """Return what `write` wrote. To be called within `reading`."""
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        if "config.json" not in names:
-            raise ValueError("it is a zip archive without config.json")
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise ValueError("it is compressed, which those never are")
-        config = json.loads(archive.read("config.json"))
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
-            raise ValueError("config.json is of another kind")
-        if config.get("version") != VERSION:
-            raise ValueError(f"it has format version {config.get('version')}, this normkit reads {VERSION}")
-        return config, {name: _array(archive, name) for name in names if name.endswith(".npy")}
-
-
-def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """Read one array; its size is that of the bytes that are there, whatever its header claims."""
-    file = io.BytesIO(archive.read(name))
-    try:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(file)
-        if dtype not in (np.float32, np.float64):
-            raise ValueError(f"expected float32 or float64, got {dtype}")
-        flat = np.frombuffer(file.read(), dtype)
-        return flat.reshape(shape, order="F" if fortran_order else "C")
-    except _FAULTS as error:
-        raise ValueError(f"'{name}' is damaged: {_first_line(error)}") from error
-
-
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def read(path: Path) -> tuple[dict[str, Any], Arrays]:
+    """Return what `write` wrote. To be called within `reading`."""
+    metadata, arrays = safetensors.parse(path.read_bytes())
+    if metadata.get("format") != FORMAT:
+        raise ValueError("it is a safetensors file of another kind")
+    if metadata.get("version") != str(VERSION):
+        raise ValueError(f"it has format version {metadata.get('version')}, this normkit reads {VERSION}")
+    if _checksum(metadata["config"], arrays) != metadata["crc32"]:
+        raise ValueError("it is damaged: its checksum is another")
+    for name, array in arrays.items():
+        if array.dtype not in (np.float32, np.float64):
+            raise ValueError(f"'{name}' must be of float32 or float64, got {array.dtype}")
+    config = json.loads(metadata["config"])
+    if not isinstance(config, dict):
+        raise ValueError("its configuration is of another kind")  # noqa: TRY004
+    return config, arrays
 
 
 def apart(value: Any, name: str, arrays: Arrays) -> Any:
     """Return nested lists and dicts with each array in them put into `arrays`, and its name in its place."""
     if isinstance(value, np.ndarray):
-        arrays[f"{name}.npy"] = value
-        return {"array": f"{name}.npy"}
+        arrays[name] = value
+        return {"array": name}
     if isinstance(value, Mapping):
         return {key: apart(part, f"{name}/{key}", arrays) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

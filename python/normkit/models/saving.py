@@ -65,7 +65,7 @@ def save_model(model: Sequential, path: str | os.PathLike[str], overwrite: bool 
     model : Sequential
         A built model of this package's layers.
     path : path-like
-        Suggested endings: .normkit or .npz. The content does not depend on it.
+        Suggested ending: .safetensors, which the file is. The content does not depend on it.
     overwrite : bool, default True
         Replace an existing file.
 
@@ -180,7 +180,8 @@ def load_weights(model: Sequential, path: str | os.PathLike[str]) -> None:
 
 
 def save_progress(model: Sequential, path: Path, progress: Mapping[str, Any]) -> None:
-    """Write the weights, as `save_weights` does, and where a `fit` is."""
+    """Write the weights, as `save_weights` does, and where a `fit` is. No other process may be writing this file."""
+    archive.remove_unfinished(path)
     config, arrays = _state(model, "saving its progress")
     config["progress"] = archive.apart(progress, "progress", arrays)
     archive.write(path, {"kind": WEIGHTS, **config}, arrays)
@@ -236,7 +237,7 @@ def _state(model: Sequential, doing: str) -> tuple[dict[str, Any], Arrays]:
         )
     compiled = model.compiled_state
     weights = _by_key(model)
-    arrays = {f"weights/{key}.npy": weight.value for key, weight in weights.items()}
+    arrays = {f"weights/{key}": weight.value for key, weight in weights.items()}
     config: dict[str, Any] = {
         "input_shape": list(model.input_shape[1:]),
         "states": [layer.get_state() for layer in model.layers],
@@ -250,7 +251,7 @@ def _state(model: Sequential, doing: str) -> tuple[dict[str, Any], Arrays]:
         config["trained"] = [key_of[id(weight)] for weight in compiled.flat.variables]
         for slot, state in compiled.optimizer.slots.items():
             for key, part in zip(config["trained"], compiled.flat.split(state), strict=True):
-                arrays[f"optimizer/{slot}/{key}.npy"] = part
+                arrays[f"optimizer/{slot}/{key}"] = part
     return config, arrays
 
 
@@ -264,10 +265,10 @@ def _slots(arrays: Mapping[str, Array]) -> list[str]:
 
 def _set_weights(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     weights = _by_key(model)
-    extra = [name for name in arrays if name.startswith("weights/") and name[8:-4] not in weights]
+    extra = [name for name in arrays if name.startswith("weights/") and name[8:] not in weights]
     if extra:
         raise ValueError(f"it has '{extra[0]}', and the model has no such weight")
-    set_variables("the model", list(weights.values()), [arrays[f"weights/{key}.npy"] for key in weights])
+    set_variables("the model", list(weights.values()), [arrays[f"weights/{key}"] for key in weights])
     for layer, state in zip(model.layers, config.get("states", [{}] * len(model.layers)), strict=True):
         layer.set_state(state)
 
@@ -284,7 +285,7 @@ def _set_optimizer(model: Sequential, config: Mapping[str, Any], arrays: Mapping
         optimizer.learning_rate = config["learning_rate"]
     for slot, state in optimizer.slots.items():
         for key, part in zip(trained, flat.split(state), strict=True):
-            saved = arrays[f"optimizer/{slot}/{key}.npy"]
+            saved = arrays[f"optimizer/{slot}/{key}"]
             if saved.shape != part.shape:
                 raise ValueError(f"'{slot}' of {key} must have shape {part.shape}, got {saved.shape}")
             part[...] = saved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from normkit.callbacks import CallbackList
 from normkit.data.minibatches import MiniBatches
-from normkit.models.interrupt import StepGuard
+from normkit.models.interrupt import Interrupts
 
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
@@ -137,24 +138,34 @@ class TrainingRun:
         self._steps = steps
         self._validation = validation
         self._listeners = listeners
+        self._interrupts = Interrupts()
+        self._trained: dict[str, Any] | None = (
+            None  # while it validates: the state of the metrics of the epoch
+        )
 
     def go(self) -> None:
         """Train."""
+        with closing(self._passes), self._interrupts:
+            try:
+                self._train()
+            except KeyboardInterrupt:
+                if self._interrupts.resumable:
+                    self._listeners.on_train_interrupt()
+                raise
+
+    def _train(self) -> None:
         model, listeners = self._model, self._listeners
         model.stop_training = False
         logs: dict[str, float] = {}
         listeners.on_train_begin()
-        with closing(self._passes):
-            while self._epoch < self._end and not model.stop_training:
-                epoch = self._epoch
-                listeners.on_epoch_begin(epoch)
-                logs = self._train_epoch()
-                if self._validation is not None and self._validation.is_due(epoch):
-                    batches, steps, _ = self._validation
-                    val_logs = model.run_test(batches, listeners, steps)
-                    logs |= {f"val_{name}": value for name, value in val_logs.items()}
-                self._epoch, self._batch = epoch + 1, 0
-                listeners.on_epoch_end(epoch, logs)
+        while self._epoch < self._end and not model.stop_training:
+            self._interrupts.check()
+            epoch = self._epoch
+            listeners.on_epoch_begin(epoch)
+            logs = self._train_epoch()
+            logs |= self._validate(epoch)
+            self._epoch, self._batch = epoch + 1, 0
+            listeners.on_epoch_end(epoch, logs)
         self._compiled.optimizer.finalize()
         listeners.on_train_end(logs)
 
@@ -163,18 +174,26 @@ class TrainingRun:
         wants_logs = listeners.listens("on_train_batch_end")
         if self._batch == 0:
             compiled.reset_metrics()
-        with StepGuard() as guard:
-            for batch in self._passes.take(None if self._steps is None else self._steps - self._batch):
-                listeners.on_train_batch_begin(self._batch)
-                guard.begin()
-                compiled.train_step(*batch)
-                guard.end()
-                self._batch += 1
-                if wants_logs:
-                    listeners.on_train_batch_end(self._batch - 1, compiled.logs())
-                if self._model.stop_training:
-                    break
+        for batch in self._passes.take(None if self._steps is None else self._steps - self._batch):
+            listeners.on_train_batch_begin(self._batch)
+            compiled.train_step(*batch)
+            self._batch += 1
+            if wants_logs:
+                listeners.on_train_batch_end(self._batch - 1, compiled.logs())
+            self._interrupts.check()
+            if self._model.stop_training:
+                break
         return compiled.logs()
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        if self._validation is None or not self._validation.is_due(epoch):
+            return {}
+        batches, steps, _ = self._validation
+        self._trained = copy.deepcopy(self._compiled.metrics_state())
+        with self._interrupts.allowed():
+            logs = self._model.run_test(batches, self._listeners, steps)
+        self._trained = None
+        return {f"val_{name}": value for name, value in logs.items()}
 
     def get_state(self) -> dict[str, Any]:
         """Return where it is, and the state of the metrics and of the callbacks."""
@@ -182,7 +201,7 @@ class TrainingRun:
             "epoch": self._epoch,
             "batch": self._batch,
             "passes": self._passes.get_state(),
-            "metrics": self._compiled.metrics_state(),
+            "metrics": self._trained or self._compiled.metrics_state(),
             "callbacks": [
                 {"class_name": type(callback).__name__, "state": callback.get_state()}
                 for callback in self._listeners.callbacks
