@@ -15,6 +15,7 @@
 #include "channels.inl"
 #include "layer_norm.inl"
 #include "layer_norm_backward.inl"
+#include "softmax.inl"
 
 #define NORMKIT_JOIN_(a, b) a##b
 #define NORMKIT_JOIN(a, b) NORMKIT_JOIN_(a, b)
@@ -55,6 +56,7 @@ const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA) = {NORMKIT_TEXT(NORMKIT_ISA)
                                                        table<Float16>(),
                                                        {channel_affines, channel_gradients},
                                                        {count_chosen, count_columns},
-                                                       {adam<float>, adam<double>}};
+                                                       {adam<float>, adam<double>},
+                                                       {softmax_cross_entropy<float>, softmax_cross_entropy<double>}};
 
 }  // namespace normkit

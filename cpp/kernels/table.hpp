@@ -232,6 +232,25 @@ struct AdamStep {
   T momentum_share, velocity_share, epsilon, rate;
 };
 
+// Softmax and cross-entropy of rows of logits; labels: a class per row; weights: a factor per row, or null; share: the
+// factor of all of them. The loss of a row is log(total) - shifted, total being the sum of the exponentials of its
+// logits less the largest, and shifted that of its label; gradient: of the sum of losses times their factors.
+template <class T>
+struct SoftmaxCrossEntropy {
+  const T* logits;
+  const std::int64_t* labels;
+  const T* weights;
+  T *gradient, *probabilities;
+  double *totals, *shifted;
+  Index rows, classes;
+  double share;
+};
+
+struct LossKernels {
+  void (*softmax_cross_entropy_f32)(const SoftmaxCrossEntropy<float>& args);
+  void (*softmax_cross_entropy_f64)(const SoftmaxCrossEntropy<double>& args);
+};
+
 struct StepKernels {
   void (*adam_f32)(const AdamStep<float>& args);
   void (*adam_f64)(const AdamStep<double>& args);
@@ -246,6 +265,7 @@ struct KernelSet {
   ChannelKernels channels;
   MaskKernels masks;
   StepKernels steps;
+  LossKernels losses;
 };
 
 // Marks a row or channel that a kernel left alone.

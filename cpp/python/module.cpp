@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   normkit::python::register_memory();
   normkit::python::register_layer_norm(module);
   normkit::python::register_batch_norm(module);
+  normkit::python::register_losses(module);
   normkit::python::register_optimizers(module);
   normkit::python::register_configuration(module);
 }

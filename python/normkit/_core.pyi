@@ -75,6 +75,9 @@ def batch_norm_backward(
     out: _Array | None,
     num_threads: int | None,
 ) -> tuple[_Array, _Array, _Array]: ...
+def softmax_cross_entropy(
+    logits: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None, /
+) -> tuple[float, NDArray[Any], NDArray[Any]]: ...
 def adam_step(
     value: _Array,
     grad: _Array,

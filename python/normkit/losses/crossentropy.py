@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit import activations
+from normkit import _core, activations
 from normkit.losses.base import EPSILON, LogitsStep, Loss, batch_shape, require_probabilities
 
 __all__ = ["BinaryCrossentropy", "CategoricalCrossentropy", "SparseCategoricalCrossentropy"]
@@ -169,6 +169,15 @@ class SparseCategoricalCrossentropy(_Crossentropy):
         one_hot = np.zeros_like(y_pred)
         np.put_along_axis(one_hot, y_true[..., None], 1, axis=-1)
         return CategoricalCrossentropy()._evaluate_probabilities(one_hot, y_pred)
+
+    def from_logits_step(
+        self, y_true: Array, logits: Array, weight: Array | None
+    ) -> tuple[float, Array, Array]:
+        """See `Loss.from_logits_step`; in one native pass."""
+        if weight is not None and y_true.ndim > 1:
+            weight = np.repeat(weight, y_true.size // len(y_true))
+        step: tuple[float, Array, Array] = _core.softmax_cross_entropy(logits, y_true, weight)
+        return step
 
     def _evaluate_logits(self, y_true: Array, logits: Array) -> LogitsStep:
         shifted, p, log_sum = _log_softmax_parts(logits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,7 +181,8 @@ class Compiled:
     def train_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
         """One step on a batch: forward, backward, update. `prepare_training` comes before the first."""
         value, predictions, gradient, from_logits = self._pass(x, y, weight, training=True)
-        regularized = self._regularized()
+        assert self.flat is not None
+        regularized = _regularized(self.flat.variables)
         value += _penalty(regularized)
         self.network.backward(gradient, from_logits)
         for variable, regularizer in regularized:
@@ -194,16 +195,7 @@ class Compiled:
     def test_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
         """Loss and metrics of a batch in inference mode."""
         value, predictions, _, _ = self._pass(x, y, weight, training=False)
-        self._record(value + _penalty(self._regularized()), y, predictions, weight)
-
-    def _regularized(self) -> list[tuple[Variable, Regularizer]]:
-        """Weights that are trained and have a penalty, as in Keras."""
-        return [
-            (variable, variable.regularizer)
-            for layer in self.network.layers
-            for variable in layer.trainable_weights
-            if variable.regularizer is not None
-        ]
+        self._record(value + _penalty(_regularized(self.network.trainable_weights)), y, predictions, weight)
 
     def _pass(
         self, x: Array, y: Array, weight: Array | None, training: bool
@@ -248,6 +240,11 @@ class Compiled:
             "weighted_metrics": serialized(True),
             "merge_statistics": self.merge_statistics,
         }
+
+
+def _regularized(variables: Iterable[Variable]) -> list[tuple[Variable, Regularizer]]:
+    """Those that have a penalty."""
+    return [(v, v.regularizer) for v in variables if v.regularizer is not None]
 
 
 def _penalty(regularized: Sequence[tuple[Variable, Regularizer]]) -> float:

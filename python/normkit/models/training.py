@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from normkit.callbacks import CallbackList
 from normkit.data.minibatches import MiniBatches
+from normkit.models.blas import blas_threads
 from normkit.models.interrupt import Interrupts
 
 if TYPE_CHECKING:
@@ -46,12 +47,15 @@ class Passes:
     ----------
     length : int or None
         Batches of a pass, if that is known.
+    batch_size : int
+        Samples of a batch, as far as that is up to them.
     """
 
     def __init__(self, batches: MiniBatches) -> None:
         self._batches = batches
         self._pass: Iterator[tuple[Array, ...]] | None = None
         self.length = batches.length
+        self.batch_size = batches.batch_size
 
     def take(self, count: int | None) -> Iterator[tuple[Array, ...]]:
         """Yield the next `count` batches, or with None what is left of the pass."""
@@ -145,7 +149,8 @@ class TrainingRun:
 
     def go(self) -> None:
         """Train."""
-        with closing(self._passes), self._interrupts:
+        matrices = (w.value for w in self._model.trainable_weights if w.value.ndim == 2)
+        with closing(self._passes), blas_threads(self._passes.batch_size, matrices), self._interrupts:
             try:
                 self._train()
             except KeyboardInterrupt:

@@ -260,7 +260,7 @@ class Optimizer(Owned):
             Whether values changed: with gradient_accumulation_steps only at every so many calls.
         """
         rate, first = self.learning_rate, self.iterations == 0
-        self.batches += 1
+        vars(self)["batches"] += 1  # no state arrays depend on it
         due = self._accumulate()
         if due:
             self._clip()
