@@ -28,11 +28,13 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("contract", help="errors of every result as a share of the contract's bounds")
     narrow = commands.add_parser("sixteen-bits", help="time of float16 and bfloat16 beside float32")
     narrow.add_argument("--rounds", type=int, default=9, help="rounds of all dtypes (default %(default)s)")
-    steps = commands.add_parser("trainer", help="time of the tutorial example, per step and per epoch")
+    steps = commands.add_parser("trainer", help="time of an epoch of training, beside torch and Keras")
     steps.add_argument(
         "--data", type=Path, help="folder of IDX files; default: random digits of MNIST's shape"
     )
     steps.add_argument("--rounds", type=int, default=7, help="rounds of all contenders (default %(default)s)")
+    steps.add_argument("--workload", action="append", choices=list(trainer.WORKLOADS), help="default: all")
+    steps.add_argument("--peers", help="comma-separated; default: all that are installed")
     return top
 
 
@@ -60,7 +62,8 @@ def main(argv: list[str] | None = None) -> None:
 
         sixteen_bits.run(arguments.rounds)
     else:
-        trainer.run(arguments.data, arguments.rounds)
+        peers = None if arguments.peers is None else arguments.peers.split(",")
+        trainer.run(arguments.data, arguments.rounds, arguments.workload, peers)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import grid, inputs, measure, report, targets
-from bench.__main__ import parser
+from bench.__main__ import main, parser
 from bench.contenders import Call
 from bench.contenders.ours import Ours
 from bench.speed import chosen, run_case
@@ -157,3 +157,11 @@ def test_a_case_is_measured_and_a_wrong_contender_is_not(monkeypatch) -> None:
     assert set(found["seconds"]) == {"normkit out=", "normkit"}
     assert found["wrong"]["liar"].startswith("WRONG by")
     assert found["errors"]["normkit"] < 1e-6
+
+
+def test_trainer_in_a_process_of_its_own(capsys):
+    main(["trainer", "--rounds", "1", "--workload", "large-batch", "--peers", ""])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("large-batch: 784-64-BN-10, Adam, batches of 1024, 8 steps an epoch")
+    assert lines[4].split()[0] == "normkit"
+    assert lines[4].split()[-3] == "1.00"
