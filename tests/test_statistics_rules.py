@@ -241,6 +241,35 @@ def test_a_state_that_does_not_fit_changes_nothing(state: Any, error: type[Excep
     assert (stats.mean.tolist(), stats.count) == ([5, 6], 3)
 
 
+# Statistics that only `update` can move; a mask makes any of them such.
+APART: list[dict[str, Any]] = [{"skip_nonfinite": True}, {"where": np.arange(20).reshape(5, 4) % 3 > 0}]
+
+
+@pytest.mark.parametrize("case", APART, ids=["skip_nonfinite", "where"])
+def test_a_batch_norm_that_cannot_move_its_statistics_writes_nothing(case: dict[str, Any]) -> None:
+    """They are checked before the result is written, not when it is their turn."""
+    rules = {name: value for name, value in case.items() if name != "where"}
+    x = np.arange(20, dtype=np.float32).reshape(5, 4)
+    out = np.full_like(x, 7.0)
+
+    def call(stats: nk.RunningStats, out: Any = out) -> Any:
+        return nk.batch_norm(x, stats=stats, out=out, where=case.get("where"))
+
+    with pytest.raises(ValueError, match=r"batch_norm: stats\.mean must have shape \(4,\), got \(3,\)"):
+        call(nk.RunningStats(3, **rules))
+    stats = nk.RunningStats(4, **rules)
+    stats.var.flags.writeable = False
+    with pytest.raises(ValueError, match=r"batch_norm: stats\.var is read-only; training updates it"):
+        call(stats)
+    assert (out == 7.0).all()
+    assert (stats.mean.tolist(), stats.count) == ([0] * 4, 0)
+    with pytest.raises(ValueError, match=r"batch_norm: out overlaps stats\.mean; pass other memory"):
+        nk.batch_norm(x[:1], stats=stats, out=stats.mean.reshape(1, 4), where=np.array([[True, False] * 2]))
+    with pytest.raises(ValueError, match="ghost_batch_norm: stats must have 4 channels like x, got 3"):
+        nk.ghost_batch_norm(x, ghost_size=2, stats=nk.RunningStats(3, **rules), out=out)
+    assert (out == 7.0).all()
+
+
 def test_errors() -> None:
     stats = nk.RunningStats(3)
     with pytest.raises(TypeError, match="moments must be BatchMoments, got Moments; pass what batch_norm"):

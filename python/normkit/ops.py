@@ -272,14 +272,15 @@ def batch_norm(
     """
     if training and (stats is None or not stats.frozen):
         # Statistics that any batch moves by one weight are moved on the way; others afterwards, by their own rules.
+        # Those go along with weight 0, which moves nothing, so that they are checked before anything is written.
         plain = stats if stats is not None and stats.is_plain and where is None else None
         returned = return_moments or plain is not stats
         result = _core.batch_norm_training(
             x,
             weight,
             bias,
-            None if plain is None else plain._mean,
-            None if plain is None else plain._var,
+            None if stats is None else stats._mean,
+            None if stats is None else stats._var,
             0.0 if plain is None else plain.next_momentum,
             False if plain is None else plain.unbiased,
             axis,

@@ -79,6 +79,10 @@ def ghost_batch_norm(
        algorithm 1.
     """
     starts = _starts("ghost_batch_norm", x, ghost_size, axis)
+    if stats is not None and axis in range(-x.ndim, x.ndim) and stats.num_channels != x.shape[axis]:
+        raise ValueError(
+            f"ghost_batch_norm: stats must have {x.shape[axis]} channels like x, got {stats.num_channels}"
+        )
     y = np.empty_like(x) if out is None else out
     _check_out("ghost_batch_norm", x, y)
     moments = []
