@@ -207,6 +207,9 @@ def test_values_of_torch_and_keras_are_checked_and_taken() -> None:
     assert (stats.mean.tolist(), stats.count) == ([0, 0], 0)
 
 
+FRESH = nk.RunningStats(2).state_dict()
+
+
 @pytest.mark.parametrize(
     ("state", "error", "text"),
     [
@@ -231,6 +234,27 @@ def test_values_of_torch_and_keras_are_checked_and_taken() -> None:
             r"must have shape \(2,\), got \(3,\)",
         ),
         ([0, 1], TypeError, "state must be a mapping, got list"),
+        (
+            {**FRESH, "count": 1.5},
+            ValueError,
+            "count must be whole and not negative, one number or one for each of 2",
+        ),
+        (
+            {**FRESH, "var_count": np.nan},
+            ValueError,
+            "var_count must be whole and not negative, one number or",
+        ),
+        ({**FRESH, "samples": [3, np.inf]}, ValueError, r"samples must be whole and not .*; got \[3, inf\]"),
+        (
+            {**FRESH, "samples": "3"},
+            ValueError,
+            "samples must be whole and not negative, one number or one for",
+        ),
+        (
+            {**FRESH, "skipped": [1, 2]},
+            ValueError,
+            r"skipped must be whole and not negative, one number; got",
+        ),
     ],
 )
 def test_a_state_that_does_not_fit_changes_nothing(state: Any, error: type[Exception], text: str) -> None:
@@ -239,6 +263,42 @@ def test_a_state_that_does_not_fit_changes_nothing(state: Any, error: type[Excep
     with pytest.raises(error, match=text):
         stats.load_state_dict(state)
     assert (stats.mean.tolist(), stats.count) == ([5, 6], 3)
+
+
+def test_counts_are_nobody_elses(rng: np.random.Generator) -> None:
+    """Those of each channel are arrays: what a state, a copy or a caller does to its own changes no other."""
+    stats = nk.RunningStats(3)
+    where = np.arange(15).reshape(5, 3) > [0, 2, 8]
+    moments = nk.batch_moments(rng.standard_normal((5, 3)).astype(np.float32), where=where)
+    stats.update(moments)
+    expected = [4, 4, 2]
+    assert np.asarray(stats.samples).tolist() == expected
+    given = {**stats.state_dict(), "samples": np.array(expected)}
+    for of_others in (moments.samples, stats.state_dict()["samples"], stats.copy().samples):
+        np.asarray(of_others)[...] = 99
+        assert np.asarray(stats.samples).tolist() == expected
+    stats.load_state_dict(given)
+    given["samples"][...] = 99
+    assert np.asarray(stats.samples).tolist() == expected
+
+
+@pytest.mark.parametrize("where", [None, np.arange(8).reshape(4, 2) != 3])
+def test_momentum_0_takes_nothing_in(where: Any) -> None:
+    """Of NaN neither, whichever way the statistics are moved."""
+    x = np.full((4, 2), np.nan, np.float32)
+    stats = nk.RunningStats(2, momentum=0.0)
+    nk.batch_norm(x, stats=stats, where=where)
+    stats.update(nk.batch_moments(x))
+    assert (stats.mean.tolist(), stats.var.tolist(), stats.count) == ([0, 0], [1, 1], 2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_values_without_eps_are_merged_without_a_warning() -> None:
+    x = np.ones((4, 2), np.float32)
+    whole = nk.BatchMoments.merged([nk.batch_moments(x, eps=0.0)] * 2)
+    assert (whole.var.tolist(), whole.rstd.tolist()) == ([0, 0], [np.inf, np.inf])
+    some = nk.batch_moments(x, eps=0.0, where=np.array([True, False]))
+    assert nk.BatchMoments.merged([some, some]).rstd.tolist() == [np.inf, 0]
 
 
 # Statistics that only `update` can move; a mask makes any of them such.

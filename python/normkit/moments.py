@@ -16,10 +16,10 @@ Count = int | NDArray[np.int64]
 
 
 def as_count(numbers: Any) -> Count:
-    """Return one int where the number of every channel is the same."""
+    """Return one int where the number of every channel is the same, else an array that is nobody else's."""
     if isinstance(numbers, int):
         return numbers
-    array = np.asarray(numbers, np.int64)
+    array = np.array(numbers, np.int64)
     return int(array.flat[0]) if array.size and (array == array.flat[0]).all() else array
 
 
@@ -126,7 +126,8 @@ class BatchMoments(Moments):
         shares = [(part.samples / np.maximum(total, 1), part) for part in filled]
         shift = sum(share * (part.mean - pivot) for share, part in shares)
         var = sum(share * (part.var + np.square(part.mean - pivot - shift)) for share, part in shares)
-        rstd = np.where(total > 0, 1.0 / np.sqrt(var + first.eps), 0.0)
+        with np.errstate(divide="ignore"):  # of equal values without eps it is infinite, as in batch_moments
+            rstd = np.where(total > 0, 1.0 / np.sqrt(var + first.eps), 0.0)
         return BatchMoments(pivot + shift, rstd, np.asarray(var), as_count(total), first.eps)
 
 

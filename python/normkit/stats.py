@@ -190,8 +190,7 @@ class RunningStats:
             parts.append(BatchMoments(mean, rstd, var, samples, 0.0))
         if not parts:
             raise ValueError("RunningStats.from_batches: there is no batch; pass at least one")
-        with np.errstate(divide="ignore"):  # rstd, which nobody asks for, of a constant channel
-            merged = BatchMoments.merged(parts)
+        merged = BatchMoments.merged(parts)
         stats = cls(merged.mean.size, momentum, unbiased, dtype)
         stats._store(merged.mean, merged.var * _correction(merged.samples, unbiased))
         stats.count = stats._var_count = sum(bool(part.samples) for part in parts)
@@ -331,8 +330,7 @@ class RunningStats:
         for stats in (self, other):
             var = stats._var.astype(np.float64) / _correction(stats.samples, self.unbiased)
             parts.append(BatchMoments(stats._mean.astype(np.float64), var, var, stats.samples, 0.0))
-        with np.errstate(divide="ignore"):
-            merged = BatchMoments.merged(parts)
+        merged = BatchMoments.merged(parts)
         told = np.asarray(merged.samples) > 0
         var = merged.var * _correction(merged.samples, self.unbiased)
         self._store(np.where(told, merged.mean, self._mean), np.where(told, var, self._var))
@@ -362,8 +360,9 @@ class RunningStats:
     def copy(self) -> RunningStats:
         """Return an independent copy."""
         twin = RunningStats(**self.get_config())
-        for name in ("count", "_var_count", "samples", "skipped", "frozen"):
-            setattr(twin, name, getattr(self, name))
+        for name in ("count", "_var_count", "samples"):
+            setattr(twin, name, as_count(getattr(self, name)))
+        twin.skipped, twin.frozen = self.skipped, self.frozen
         twin._store(self._mean, self._var)
         return twin
 
@@ -383,9 +382,9 @@ class RunningStats:
         return {
             "mean": self._mean.copy(),
             "var": self._var.copy(),
-            "count": self.count,
-            "var_count": self._var_count,
-            "samples": self.samples,
+            "count": as_count(self.count),
+            "var_count": as_count(self._var_count),
+            "samples": as_count(self.samples),
             "skipped": self.skipped,
             "frozen": self.frozen,
         }
@@ -425,13 +424,16 @@ class RunningStats:
         mean, var = (self._checked(name, state[name], foreign=names is not own) for name in names[:2])
         if names is own:
             counts = [self._checked_count(name, state[name]) for name in own[2:5]]
-            skipped, frozen = int(self._checked_count("skipped", state["skipped"])), bool(state["frozen"])
+            skipped, frozen = (
+                self._checked_count("skipped", state["skipped"], each=False),
+                bool(state["frozen"]),
+            )
         else:
             batches = self._checked_count("num_batches_tracked", state.get("num_batches_tracked", 0))
             counts, skipped, frozen = [batches, batches, 0], 0, self.frozen
         self._store(mean, var)
         self.count, self._var_count, self.samples = counts
-        self.skipped, self.frozen = skipped, frozen
+        self.skipped, self.frozen = int(skipped), frozen
 
     def _checked(self, name: str, value: Any, *, foreign: bool) -> NDArray[np.float64]:
         array = np.asarray(value, np.float64)
@@ -446,12 +448,17 @@ class RunningStats:
             raise ValueError(f"RunningStats.load_state_dict: {name} must be {wanted} in every channel")
         return array
 
-    def _checked_count(self, name: str, value: Any) -> Count:
+    def _checked_count(self, name: str, value: Any, *, each: bool = True) -> Count:
         count = np.asarray(value)
-        if count.shape not in ((), self._mean.shape) or (count < 0).any():
+        fits = count.shape == () or (each and count.shape == self._mean.shape)
+        # Comparisons with NaN are False; beyond 2**53 a float no longer counts.
+        is_count = count.dtype.kind in "iuf" and np.all(
+            (count >= 0) & (count <= 2**53) & (count == np.floor(count))
+        )
+        if not (fits and is_count):
+            which = f"one number or one for each of {self.num_channels} channels" if each else "one number"
             raise ValueError(
-                f"RunningStats.load_state_dict: {name} must not be negative, one number or one for each of "
-                f"{self.num_channels} channels; got {value}"
+                f"RunningStats.load_state_dict: {name} must be whole and not negative, {which}; got {value}"
             )
         return as_count(count) if count.size else 0
 
@@ -468,6 +475,6 @@ def _correction(count: Count, unbiased: bool) -> Any:
 
 
 def _moved(old: Array, new: NDArray[np.float64], weight: Any, takes: Any) -> Array:
-    """Return the next running value: as it was in the channels that take no step."""
+    """Return the next running value: as it was in the channels that take no step, or one of weight 0."""
     old = old.astype(np.float64)
-    return np.where(takes, (1.0 - weight) * old + weight * new, old)
+    return np.where(takes & (np.asarray(weight) > 0), (1.0 - weight) * old + weight * new, old)
