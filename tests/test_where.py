@@ -252,6 +252,14 @@ def test_errors_say_what_to_do(op: str) -> None:
         for shape in ((3, 4), (4,), (1, 4, 3), (2, 3)):
             with pytest.raises(ValueError, match=r"where must broadcast to the shape of x, \(4, 3\), got"):
                 call(np.ones(shape, bool))
+        with pytest.raises(
+            TypeError, match=r"where is a masked array.*fill it first with where.filled\(False\)"
+        ):
+            call(np.ma.masked_array(np.ones((4, 3), bool), mask=True))
+        with pytest.raises(
+            ValueError, match=r"where must be an array of bool, got list that is none: .*inhomo"
+        ):
+            call([[True], [True, False]])
     shared = np.zeros(48, np.uint8)
     out, where = shared.view(np.float32).reshape(4, 3), shared[:12].view(bool).reshape(4, 3)
     with pytest.raises(ValueError, match="out overlaps where"):

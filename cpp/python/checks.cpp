@@ -11,6 +11,11 @@ namespace {
 
 std::string type_name(const py::handle& object) { return py::str(py::type::of(object).attr("__name__")); }
 
+bool is_masked_array(const py::object& object) {
+  return Py_TYPE(object.ptr()) != py::detail::npy_api::get().PyArray_Type_ && py::isinstance<py::array>(object) &&
+         py::isinstance(object, py::module_::import("numpy.ma").attr("MaskedArray"));
+}
+
 // A plain ndarray, or what np.asarray makes of a subclass of it.
 py::array as_array(const Operation& op, const char* name, const py::object& object) {
   if (Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_)
@@ -18,7 +23,7 @@ py::array as_array(const Operation& op, const char* name, const py::object& obje
   if (!py::isinstance<py::array>(object))
     op.type_error(std::string(name) + " must be a numpy array, got " + type_name(object) +
                   "; convert it with np.asarray(" + name + ", np.float32)");
-  if (py::isinstance(object, py::module_::import("numpy.ma").attr("MaskedArray")))
+  if (is_masked_array(object))
     op.type_error(std::string(name) + " is a masked array, and masks are not supported; fill it first with " + name +
                   ".filled(value)");
   return numpy("asarray")(object);
@@ -105,7 +110,17 @@ py::array_t<double> checked_moments(const Operation& op, const char* name, const
 
 py::array checked_where(const Operation& op, const py::object& object, const py::array& x) {
   if (object.is_none()) return no_array();
-  const py::array mask = numpy("asarray")(object);
+  if (is_masked_array(object))
+    op.type_error("where is a masked array, whose own mask would be lost; fill it first with where.filled(False)");
+  py::object converted;
+  try {
+    converted = numpy("asarray")(object);
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_ValueError)) throw;
+    op.value_error("where must be an array of bool, got " + type_name(object) +
+                   " that is none: " + std::string(py::str(error.value())));
+  }
+  const py::array mask = converted;
   if (mask.dtype().kind() != 'b')
     op.type_error("where must be bool, True for the elements that count, got " + std::string(py::str(mask.dtype())) +
                   "; convert it with where.astype(bool)");
