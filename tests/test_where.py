@@ -152,6 +152,28 @@ def test_what_does_not_count_reaches_nothing_else(
 
 
 @pytest.mark.parametrize(("op", "shape", "axis"), CASES)
+@pytest.mark.parametrize("dtype", [*DTYPES, np.float16])
+def test_huge_padding_without_gradient_is_no_matter_backward(
+    op: str, shape: Any, axis: Any, dtype: Any, rng: np.random.Generator
+) -> None:
+    """Where dy is 0, what x holds beside the mask changes no bit of the gradients, as long as x̂ has room."""
+    x, dy, weight, _ = operands(shape, axis, dtype, rng)
+    # Narrower types are summed in double. rstd is at most 1/sqrt(eps).
+    huge = float(np.finfo(dtype).max) * (1e-3 if dtype == np.float64 else 1.0)
+    for where in masks(shape, rng):
+        counts = np.broadcast_to(where, shape)
+        dy[~counts] = 0.0
+        spoilt = np.where(counts, x, rng.choice([-huge, huge], shape)).astype(dtype)
+        expected, got = [], []
+        for results, given in ((expected, x), (got, spoilt)):
+            with np.errstate(all="ignore"):
+                _, moments = getattr(nk, op)(given, weight, axis=axis, where=where, return_moments=True)
+            results += getattr(nk, f"{op}_backward")(dy, given, moments, weight, axis=axis, where=where)
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("op", "shape", "axis"), CASES)
 def test_a_mask_that_takes_everything_is_none(
     op: str, shape: Any, axis: Any, rng: np.random.Generator
 ) -> None:

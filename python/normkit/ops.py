@@ -145,7 +145,8 @@ def layer_norm_backward(
         The axes that were normalized.
     where : ndarray of bool, optional
         The mask of the forward pass. The means in dx are sums over the whole row, divided by the number of
-        elements that count; an element that does not has ``dx = rstd · g``.
+        elements that count; an element that does not has ``dx = rstd · g``. As every element is in these sums
+        and in dweight, one whose x is NaN makes them NaN, even where its dy is 0: fill it before.
     out : ndarray, optional
         Where to write dx: shape and dtype of x; may be dy or x itself.
     num_threads : int, optional
@@ -392,7 +393,8 @@ def batch_norm_backward(
         The channel axis.
     where : ndarray of bool, optional
         The mask of the forward pass, in training. The means in dx are sums over the whole channel, divided by the
-        number of elements that count; an element that does not has ``dx = rstd · g``.
+        number of elements that count; an element that does not has ``dx = rstd · g``. As every element is in
+        these sums and in dweight, one whose x is NaN makes them NaN, even where its dy is 0: fill it before.
     out : ndarray, optional
         Where to write dx: shape and dtype of x; may be dy or x itself.
     num_threads : int, optional
