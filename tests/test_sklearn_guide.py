@@ -1,0 +1,19 @@
+"""The example of docs/sklearn.md runs as it is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from test_readme import blocks
+
+GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "sklearn.md").read_text(encoding="utf-8")
+
+
+def test_example(capsys):
+    (example,) = blocks("python", GUIDE)
+    namespace: dict[str, object] = {}
+    exec(compile(example, "docs/sklearn.md", "exec"), namespace)  # noqa: S102 - the page is ours
+    printed = capsys.readouterr().out
+    assert "mlpclassifier__normalization" in printed
+    assert float(printed.split()[-1]) > 0.95
+    assert type(namespace["network"]).__name__ == "Sequential"
