@@ -76,8 +76,10 @@ def batch_norm_backward(
     num_threads: int | None,
 ) -> tuple[_Array, _Array, _Array]: ...
 def softmax_cross_entropy(
-    logits: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None, /
-) -> tuple[float, NDArray[Any], NDArray[Any]]: ...
+    logits: _Array, labels: _Array, weights: _Array | None
+) -> tuple[float, _Array, _Array]:
+    """Mean loss, its gradient with respect to the logits, and the softmax."""
+
 def adam_step(
     value: _Array,
     grad: _Array,
