@@ -118,17 +118,36 @@ class BatchMoments(Moments):
         filled = [part for part in parts if np.any(part.samples)] or [first]
         if len(filled) == 1:
             return filled[0]
+        return BatchMoments.of_rows(
+            np.stack([part.mean for part in filled]),
+            np.stack([part.var for part in filled]),
+            np.stack([np.broadcast_to(part.samples, first.mean.shape) for part in filled]),
+            first.eps,
+        )
+
+    @staticmethod
+    def of_rows(mean: F64, var: F64, samples: NDArray[Any], eps: float) -> BatchMoments:
+        """Moments of the union of batches, each of which is a row; see `merged`.
+
+        Parameters
+        ----------
+        mean, var : ndarray of float64, shape (batches, channels)
+            At least one row.
+        samples : ndarray of whole numbers, shape (batches, channels)
+            Values per channel; 0 counts for nothing.
+        eps : float
+            Added to the variance for rstd.
+        """
         # Means relative to the first one, so that nothing is lost where the mean is much larger than σ.
-        pivot = np.zeros(first.mean.shape)
-        total: Any = 0
-        for part in filled:
-            pivot, total = np.where(total == 0, part.mean, pivot), total + part.samples
-        shares = [(part.samples / np.maximum(total, 1), part) for part in filled]
-        shift = sum(share * (part.mean - pivot) for share, part in shares)
-        var = sum(share * (part.var + np.square(part.mean - pivot - shift)) for share, part in shares)
+        first = (samples > 0).argmax(axis=0)
+        pivot = np.take_along_axis(mean, first[None], axis=0)[0]
+        total = samples.sum(axis=0)
+        share = samples / np.maximum(total, 1)
+        shift = np.add.reduce(share * (mean - pivot), axis=0)
+        merged = np.add.reduce(share * (var + np.square(mean - pivot - shift)), axis=0)
         with np.errstate(divide="ignore"):  # of equal values without eps it is infinite, as in batch_moments
-            rstd = np.where(total > 0, 1.0 / np.sqrt(var + first.eps), 0.0)
-        return BatchMoments(pivot + shift, rstd, np.asarray(var), as_count(total), first.eps)
+            rstd = np.where(total > 0, 1.0 / np.sqrt(merged + eps), 0.0)
+        return BatchMoments(pivot + shift, rstd, merged, as_count(total), eps)
 
 
 class NormGradients(NamedTuple):

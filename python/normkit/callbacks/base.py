@@ -39,11 +39,14 @@ class Callback:
         'verbose', 'epochs' and 'steps' (batches per epoch).
     comes_last : bool
         Whether it is called after all others, wherever it is in a list. Of the class.
+    writes : bool
+        Whether it prints or writes files, so that of several ranks only the first calls its hooks. Of the class.
     """
 
     model: Sequential
     params: dict[str, Any]
     comes_last: bool = False
+    writes: bool = False
 
     def set_model(self, model: Sequential) -> None:
         """Remember the model; called before any hook."""
@@ -106,6 +109,11 @@ class Callback:
     def on_predict_batch_end(self, batch: int, logs: Logs = None) -> None:
         """After a batch of `predict`."""
 
+    def say(self, message: str) -> None:
+        """Print a message, on the first rank."""
+        if self.model.is_first_rank:
+            print(message, flush=True)
+
     def close(self) -> None:
         """Let go of files and displays. Called when `fit`, `evaluate` or `predict` is left, also by an error."""
 
@@ -162,8 +170,13 @@ class CallbackList(Callback):
             if wanted and not any(isinstance(callback, kind) for callback in self.callbacks):
                 self.callbacks.append(kind())
         self.callbacks.sort(key=lambda callback: callback.comes_last)
+        first = model is None or model.is_first_rank
         self._calls = {
-            hook: [getattr(callback, hook) for callback in self.callbacks if _overrides(callback, hook)]
+            hook: [
+                getattr(callback, hook)
+                for callback in self.callbacks
+                if _overrides(callback, hook) and (first or not callback.writes)
+            ]
             for hook in HOOKS
         }
         for hook in HOOKS:

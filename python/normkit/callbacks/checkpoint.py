@@ -68,6 +68,8 @@ class ModelCheckpoint(MonitorCallback):
         not have.
     """
 
+    writes = True
+
     def __init__(
         self,
         filepath: str | os.PathLike[str],
@@ -147,7 +149,7 @@ class BackupAndRestore(Callback):
     and the state of the other callbacks. The next `fit` with the same arguments finds it there and goes on from it,
     also in the middle of an epoch. The process may be killed at any time, also while the file is written: then the one
     before is still there. Ctrl-C saves too, at the end of the batch. When `fit` is through, the files are deleted, and
-    the folder if nothing else is in it.
+    the folder if nothing else is in it. Of several ranks the first writes, and all read; Ctrl-C ends them without saving.
 
     Parameters
     ----------
@@ -212,14 +214,15 @@ class BackupAndRestore(Callback):
         self._save()
 
     def _save(self) -> None:
-        self.backup_dir.mkdir(parents=True, exist_ok=True)
-        if self.double_checkpoint and self._latest.exists():
+        if self.model.is_first_rank:
+            self.backup_dir.mkdir(parents=True, exist_ok=True)
+        if self.double_checkpoint and self._latest.exists() and self.model.is_first_rank:
             self._latest.replace(self._previous)
         self.model.save_progress(self._latest)
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Delete the backup."""
-        if self.delete_checkpoint:
+        if self.delete_checkpoint and self.model.is_first_rank:
             self.delete()
 
     @property

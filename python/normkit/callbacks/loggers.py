@@ -31,6 +31,8 @@ class CSVLogger(Callback):
         Go on after the rows that are there, without a second head; else the file is replaced.
     """
 
+    writes = True
+
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         self.filename = Path(filename)
         self.sep = separator
@@ -94,6 +96,8 @@ class JSONLinesLogger(Callback):
     append : bool, default False
         Go on after the lines that are there; else the file is replaced.
     """
+
+    writes = True
 
     def __init__(self, filename: str | os.PathLike[str], append: bool = False) -> None:
         self.filename = Path(filename)

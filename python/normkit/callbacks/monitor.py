@@ -75,10 +75,6 @@ class MonitorCallback(Callback):
             )
         return direction == "up"
 
-    def say(self, message: str) -> None:
-        """Print a message, which verbose=1 asks for."""
-        print(message, flush=True)
-
     def get_state(self) -> dict[str, Any]:
         """See `Callback.get_state`."""
         return {"best": self.best}

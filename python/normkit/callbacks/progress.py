@@ -87,6 +87,8 @@ class ProgbarLogger(Callback):
     ======  ==================================================================================
     """
 
+    writes = True
+
     def __init__(self) -> None:
         self._display: _Display | None = None
         self._fitting = False

@@ -159,5 +159,5 @@ class TerminateOnNaN(Callback):
                 f"TerminateOnNaN: the loss is {loss} after batch {batch}; a smaller learning rate, clipnorm, or data "
                 "without NaN may help"
             )
-        print(f"Batch {batch}: Invalid loss, terminating training", flush=True)
+        self.say(f"Batch {batch}: Invalid loss, terminating training")
         self.model.stop_training = True

@@ -45,6 +45,8 @@ class TensorBoard(Callback):
         If an argument is none of these.
     """
 
+    writes = True
+
     def __init__(
         self,
         log_dir: str | os.PathLike[str] = "logs",

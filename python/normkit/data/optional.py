@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from normkit import _optional
 
 __all__ = ["optional"]
 
 
 def optional(module: str, what: str) -> Any:
     """Return a module, or raise ModuleNotFoundError that says how to install its package."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        raise ModuleNotFoundError(
-            f"{what} is read by {package}, which is not installed: pip install 'normkit[data]'"
-        ) from error
+    return _optional.optional(module, f"{what} is read by", "data")

@@ -51,7 +51,14 @@ class Layer:
         Shape of one sample, without the batch axis; for the first layer of a model.
     input_dim : int, optional
         Short for ``input_shape=(input_dim,)``.
+
+    Attributes
+    ----------
+    draws : bool
+        Whether a forward pass in training draws random numbers, from `generator`. Of the class.
     """
+
+    draws: bool = False
 
     def __init__(
         self,
@@ -78,6 +85,15 @@ class Layer:
         self.joined = False
         self.weights: list[Variable] = []
         self.rng = np.random.default_rng()
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """What a layer that `draws` draws from: the generator of the model, unless it has its own."""
+        return self.rng
+
+    @generator.setter
+    def generator(self, value: np.random.Generator) -> None:
+        self.rng = value
 
     @property
     def dtype(self) -> np.dtype[Any]:

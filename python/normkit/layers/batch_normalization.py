@@ -146,6 +146,18 @@ class BatchNormalization(Normalization):
         self._held.clear()
 
     @property
+    def uses_batch_moments(self) -> bool:
+        """Whether a forward pass in training normalizes with the moments of the batch."""
+        return self.trainable and self.stats is not None and not self.stats.frozen
+
+    def take_moments(self, moments: BatchMoments) -> None:
+        """Let the moving statistics take a step with the moments of a batch, or hold these if it `holds_statistics`."""
+        if self._holds_statistics:
+            self._held.append(moments)
+        elif self.stats is not None:
+            self.stats.update(moments)
+
+    @property
     def momentum(self) -> float:
         """Weight of the old moving value; may be assigned to at any time, unless `stats` was given."""
         return self._momentum
@@ -193,7 +205,7 @@ class BatchNormalization(Normalization):
         if not training:
             y = ops.batch_norm(x, gamma, beta, stats=self.stats, training=False, **common)
             return y
-        self._used_batch_moments = self.trainable and not self.stats.frozen
+        self._used_batch_moments = self.uses_batch_moments
         holds = self._holds_statistics and self._used_batch_moments
         if self._used_batch_moments and self.ghost_size is not None:
             y, moments = ghost_batch_norm(
@@ -213,8 +225,7 @@ class BatchNormalization(Normalization):
                 **common,
             )
             if holds:
-                assert isinstance(moments, BatchMoments)
-                self._held.append(moments)
+                self.take_moments(moments)
         self._saved = x, moments
         return y
 

@@ -31,6 +31,8 @@ class Dropout(Layer):
         See `Layer`.
     """
 
+    draws = True
+
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(**kwargs)
         if not 0.0 <= rate < 1.0:
@@ -40,12 +42,20 @@ class Dropout(Layer):
         self._own_rng = None if seed is None else np.random.default_rng(seed)
         self._scale: Array | None = None
 
+    @property
+    def generator(self) -> np.random.Generator:
+        """See `Layer.generator`."""
+        return self.rng if self._own_rng is None else self._own_rng
+
+    @generator.setter
+    def generator(self, value: np.random.Generator) -> None:
+        self.rng, self._own_rng = value, None
+
     def forward(self, x: Array, training: bool) -> Array:
         """Return x · scale, where scale is 0 or 1 / (1 − rate); x itself in inference."""
         if not training:
             return x
-        rng = self.rng if self._own_rng is None else self._own_rng
-        self._scale = (rng.random(x.shape, np.float32) >= self.rate).astype(x.dtype)
+        self._scale = (self.generator.random(x.shape, np.float32) >= self.rate).astype(x.dtype)
         self._scale *= 1.0 / (1.0 - self.rate)
         return x * self._scale
 
@@ -80,6 +90,8 @@ class GaussianNoise(Layer):
         See `Layer`.
     """
 
+    draws = True
+
     def __init__(self, stddev: float, **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(**kwargs)
         self.stddev = finite("GaussianNoise: stddev", stddev)
@@ -88,7 +100,7 @@ class GaussianNoise(Layer):
         """Return x + noise; x itself in inference."""
         if not training:
             return x
-        noise: Array = self.rng.standard_normal(x.shape, x.dtype)
+        noise: Array = self.generator.standard_normal(x.shape, x.dtype)
         noise *= self.stddev
         noise += x
         return noise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -102,6 +104,22 @@ class Metric(Owned):
         """Take over what `get_state` returned."""
         for name in self.state_names:
             setattr(self, name, state[name])
+
+    def merge_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Take over what several have counted, each a part of the samples; here the sums of `state_names`.
+
+        A subclass whose state is not a sum over samples writes its own.
+        """
+        for name in self.state_names:
+            setattr(self, name, functools.reduce(operator.add, (state[name] for state in states)))
+
+    def check_merging(self) -> None:
+        """Raise ValueError if what several have counted cannot be merged."""
+        if not self.state_names and type(self).merge_state is Metric.merge_state:
+            raise ValueError(
+                f"{self.name}: its state on several ranks cannot be merged; name the attributes that are sums over "
+                f"samples in {type(self).__name__}.state_names, or write merge_state"
+            )
 
 
 class _AverageMetric(Metric):

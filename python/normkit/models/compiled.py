@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from normkit import losses, metrics, optimizers
+from normkit.distributed.data_parallel import Distribution
 from normkit.layers.base import ActivatedLayer, Shape
 from normkit.layers.batch_normalization import BatchNormalization
 from normkit.layers.variable import Variable
@@ -18,6 +19,9 @@ from normkit.models.flat import FlatVariables
 from normkit.models.network import Network
 from normkit.optimizers import Optimizer
 from normkit.regularizers import Regularizer
+
+if TYPE_CHECKING:
+    from normkit.distributed.steps import PartedSteps
 
 __all__ = ["Compiled", "MetricLike"]
 
@@ -38,6 +42,8 @@ class Compiled:
         Metrics by name, configuration, function or instance, the second kind with sample weights.
     merge_statistics : bool
         Let a `BatchNormalization` take one step with the statistics of all batches whose gradients are accumulated.
+    distribution : Distribution, optional
+        The ranks that share the batches; default: this process alone.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class Compiled:
         unweighted: Sequence[MetricLike],
         weighted: Sequence[MetricLike],
         merge_statistics: bool = False,
+        distribution: Distribution | None = None,
     ) -> None:
         self.network = network
         self.optimizer = optimizers.get(optimizer)
@@ -70,6 +77,12 @@ class Compiled:
         self._checked: tuple[tuple[int, ...], Shape] | None = None
         self._loss_mean = Average()
         self.flat: FlatVariables | None = None
+        self.distribution = Distribution() if distribution is None else distribution
+        self._parted: PartedSteps | None = None
+        if self.distribution.chunks is not None:
+            from normkit.distributed.steps import PartedSteps
+
+            self._parted = PartedSteps(self, self.distribution.chunks)
 
     def prepare_metrics(self, y: Array, output_shape: Shape) -> None:
         """Resolve the metrics for targets like y, once, and try them on one sample.
@@ -88,6 +101,8 @@ class Compiled:
         )
         for metric, _ in metrics_by_name.values():
             metric.check(y[:1], predictions)
+            if self._parted is not None:
+                metric.check_merging()
         self._metrics, self._checked = metrics_by_name, checked
 
     @property
@@ -96,12 +111,15 @@ class Compiled:
         return {name: metric for name, (metric, _) in self._metrics.items()}
 
     def metrics_state(self) -> dict[str, Any]:
-        """Return what loss and metrics have counted."""
+        """Return what loss and metrics have counted; collective."""
+        self._merge()
         loss = {"total": self._loss_mean.total, "count": self._loss_mean.count}
         return {"loss": loss, **{name: metric.get_state() for name, metric in self.metrics.items()}}
 
     def set_metrics_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `metrics_state` returned."""
+        if self._parted is not None:
+            self._parted.set_state(state, self._metrics)
         self._loss_mean.total, self._loss_mean.count = state["loss"]["total"], state["loss"]["count"]
         for name, metric in self.metrics.items():
             metric.set_state(state[name])
@@ -111,6 +129,8 @@ class Compiled:
         self._loss_mean.reset()
         for metric, _ in self._metrics.values():
             metric.reset_state()
+        if self._parted is not None:
+            self._parted.reset(self._metrics)
 
     def prepare_training(self) -> FlatVariables:
         """Lay out the trainable weights for the optimizer, once; the network must be built.
@@ -122,10 +142,13 @@ class Compiled:
         """
         self.claim_state()
         for layer in self._batch_norms():
-            if self.merge_statistics and (layer.ghost_size is not None or layer.renorm is not None):
-                raise layer.fail(
-                    "its ghost_size or renorm needs the statistics of each batch; compile() without merge_statistics"
-                )
+            if layer.ghost_size is None and layer.renorm is None:
+                continue
+            needs = "its ghost_size or renorm needs the statistics of each batch; compile() without"
+            if self.merge_statistics:
+                raise layer.fail(f"{needs} merge_statistics")
+            if self._parted is not None:
+                raise layer.fail(f"{needs} distribution")
         for layer in self._batch_norms():
             layer.holds_statistics = self.merge_statistics
         variables = self.network.trainable_weights
@@ -169,7 +192,8 @@ class Compiled:
             resolved[name] = metric, weighted
         return resolved
 
-    def _fused(self) -> bool:
+    @property
+    def fused(self) -> bool:
         """Whether the loss takes the logits of the last layer instead of its output."""
         last = self.network.layers[-1]
         return (
@@ -180,44 +204,64 @@ class Compiled:
 
     def train_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
         """One step on a batch: forward, backward, update. `prepare_training` comes before the first."""
-        value, predictions, gradient, from_logits = self._pass(x, y, weight, training=True)
         assert self.flat is not None
         regularized = _regularized(self.flat.variables)
-        value += _penalty(regularized)
-        self.network.backward(gradient, from_logits)
+        penalty = _penalty(regularized)
+        if self._parted is not None:
+            self._parted.train(x, y, weight, penalty)
+        else:
+            output = self._output(x, training=True)
+            value, predictions, gradient = self.loss_step(y, output, weight, self.fused)
+            self.network.backward(gradient, self.fused)
+            self._record(value + penalty, y, predictions, weight)
         for variable, regularizer in regularized:
             variable.grad += regularizer.gradient(variable.value)
         if self.optimizer.step() and self.merge_statistics:
             for layer in self._batch_norms():
                 layer.release_statistics()
-        self._record(value, y, predictions, weight)
 
     def test_step(self, x: Array, y: Array, weight: Array | None = None) -> None:
         """Loss and metrics of a batch in inference mode."""
-        value, predictions, _, _ = self._pass(x, y, weight, training=False)
-        self._record(value + _penalty(_regularized(self.network.trainable_weights)), y, predictions, weight)
+        penalty = _penalty(_regularized(self.network.trainable_weights))
+        if self._parted is not None:
+            self._parted.test(x, y, weight, penalty)
+            return
+        value, predictions = self.inference(x, y, weight)
+        self._record(value + penalty, y, predictions, weight)
 
-    def _pass(
-        self, x: Array, y: Array, weight: Array | None, training: bool
-    ) -> tuple[float, Array, Array, bool]:
-        """Return loss, predictions, the gradient, and whether that is one of the logits."""
+    def _output(self, x: Array, training: bool) -> Array:
+        """Return what the loss takes: the output, or if `fused` the logits."""
         network = self.network
         x = np.ascontiguousarray(x, network.layers[0].dtype)
-        if self._fused():
-            logits = network.forward_to_logits(x, training)
-            value, gradient, predictions = self.loss.from_logits_step(y, logits, weight)
-            return value, predictions, gradient, True
-        predictions = network.forward(x, training)
-        value, gradient = self.loss.mean_and_gradient(y, predictions, weight)
-        return value, predictions, gradient, False
+        return network.forward_to_logits(x, training) if self.fused else network.forward(x, training)
+
+    def loss_step(
+        self, y: Array, output: Array, weight: Array | None, fused: bool
+    ) -> tuple[float, Array, Array]:
+        """Return the mean loss, predictions, and the gradient with respect to the output, or logits if `fused`."""
+        if fused:
+            value, gradient, predictions = self.loss.from_logits_step(y, output, weight)
+            return value, predictions, gradient
+        value, gradient = self.loss.mean_and_gradient(y, output, weight)
+        return value, output, gradient
+
+    def inference(self, x: Array, y: Array, weight: Array | None) -> tuple[float, Array]:
+        """Return the mean loss and predictions in inference mode."""
+        return self.loss_step(y, self._output(x, training=False), weight, self.fused)[:2]
 
     def _record(self, value: float, y: Array, predictions: Array, weight: Array | None) -> None:
         self._loss_mean.add(value, len(y))
         for metric, weighted in self._metrics.values():
             metric.update_state(y, predictions, weight if weighted else None)
 
+    def _merge(self) -> None:
+        """Bring together what the ranks have counted."""
+        if self._parted is not None:
+            self._parted.merge(self._loss_mean, self.metrics)
+
     def logs(self) -> dict[str, float]:
-        """Return loss and metrics since `reset_metrics`."""
+        """Return loss and metrics since `reset_metrics`; collective."""
+        self._merge()
         return {
             "loss": self._loss_mean.result(),
             **{name: metric.result() for name, (metric, _) in self._metrics.items()},

@@ -13,6 +13,7 @@ from normkit._checks import positive_integer
 from normkit.callbacks import Callback, CallbackList, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import MiniBatches
+from normkit.distributed.data_parallel import Distribution
 from normkit.losses import Loss
 from normkit.metrics import Metric
 from normkit.models.compiled import Compiled, MetricLike
@@ -48,6 +49,7 @@ class Model(Network):
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
         merge_statistics: bool = False,
+        distribution: Distribution | None = None,
     ) -> None:
         """Set optimizer, loss and metrics. The optimizer starts anew; weights stay.
 
@@ -68,6 +70,10 @@ class Model(Network):
             batches would have made as a single batch. Exact are the moving statistics, given the input of the
             layer: within a batch the layer still normalizes with that batch's own statistics, so gradients, and what a
             second `BatchNormalization` behind it sees, are those of the small batches. False, as in Keras: k steps.
+        distribution : DataParallel, optional
+            The ranks that share every batch: see `normkit.distributed.DataParallel`. Every rank then calls `fit`,
+            `evaluate`, `train_on_batch` and `test_on_batch`, with the same arguments. Default: this process alone.
+            A saved model does not remember it.
 
         Raises
         ------
@@ -78,13 +84,29 @@ class Model(Network):
         if loss is None:
             raise ValueError("compile: loss is missing; for example loss='sparse_categorical_crossentropy'")
         self.compiled_state = Compiled(
-            self, optimizer, loss, _listed(metrics), _listed(weighted_metrics), merge_statistics
+            self,
+            optimizer,
+            loss,
+            _listed(metrics),
+            _listed(weighted_metrics),
+            merge_statistics,
+            distribution,
         )
 
     @property
     def compiled(self) -> bool:
         """Whether `compile` was called."""
         return self.compiled_state is not None
+
+    @property
+    def distribution(self) -> Distribution:
+        """The ranks that share the batches; one that is not compiled is alone."""
+        return Distribution() if self.compiled_state is None else self.compiled_state.distribution
+
+    @property
+    def is_first_rank(self) -> bool:
+        """Whether this process prints and writes files: the first of the ranks, or one alone."""
+        return self.distribution.is_first
 
     @property
     def optimizer(self) -> Optimizer:
@@ -170,10 +192,11 @@ class Model(Network):
         float, list of float, or dict
             The loss if there are no metrics, else [loss, metrics ...]; by name if `return_dict`.
         """
-        samples = as_samples(self.require_compiled("evaluate"), x, y, sample_weight)
-        batches = samples.batches(given_or_default(batch_size), shuffle=False)
-        count = at_most("evaluate: steps", steps, batches.length)
-        with self._listeners(verbose, callbacks, count) as listeners:
+        with self.distribution.agreement():
+            samples = as_samples(self.require_compiled("evaluate"), x, y, sample_weight)
+            batches = samples.batches(given_or_default(batch_size), shuffle=False)
+            count = at_most("evaluate: steps", steps, batches.length)
+        with self.distribution.guard(), self._listeners(verbose, callbacks, count) as listeners:
             return flattened(self.run_test(batches, listeners, count), return_dict)
 
     def predict(
@@ -240,10 +263,13 @@ class Model(Network):
     ) -> float | list[float] | dict[str, float]:
         """Return loss and metrics of this batch in inference mode, as `evaluate` does."""
         compiled = self.require_compiled("test_on_batch")
-        samples = as_batch(compiled, x, y, sample_weight)
-        compiled.reset_metrics()
-        compiled.test_step(*samples)
-        return flattened(compiled.logs(), return_dict)
+        with self.distribution.agreement():
+            samples = as_batch(compiled, x, y, sample_weight)
+        with self.distribution.guard():
+            compiled.reset_metrics()
+            for batch in self.distribution.together([samples.arrays]):
+                compiled.test_step(*batch)
+            return flattened(compiled.logs(), return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for this batch in inference mode, an array of its own."""
@@ -257,10 +283,11 @@ class Model(Network):
         compiled = self.require_compiled("evaluate")
         compiled.reset_metrics()
         listeners.on_test_begin()
-        for index, batch in enumerate(islice(batches, steps)):
+        wants_logs = compiled.distribution.any(listeners.listens("on_test_batch_end"))
+        for index, batch in enumerate(compiled.distribution.together(islice(batches, steps))):
             listeners.on_test_batch_begin(index)
             compiled.test_step(*batch)
-            if listeners.listens("on_test_batch_end"):
+            if wants_logs:
                 listeners.on_test_batch_end(index, compiled.logs())
         logs = compiled.logs()
         listeners.on_test_end(logs)

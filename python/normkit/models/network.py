@@ -14,7 +14,7 @@ from normkit.layers.base import ActivatedLayer, Layer, Shape, set_variables
 from normkit.layers.core import Input
 from normkit.layers.variable import Variable
 
-__all__ = ["Network"]
+__all__ = ["Network", "as_dtype"]
 
 Array = NDArray[Any]
 
@@ -175,7 +175,7 @@ class Network:
     def forward(self, x: Array, training: bool) -> Array:
         """Return the output for a batch."""
         for layer in self.layers:
-            x = layer.forward(_as_dtype(x, layer.dtype), training)
+            x = layer.forward(as_dtype(x, layer.dtype), training)
         return x
 
     def forward_to_logits(self, x: Array, training: bool) -> Array:
@@ -183,8 +183,8 @@ class Network:
         *front, last = self.layers
         assert isinstance(last, ActivatedLayer)
         for layer in front:
-            x = layer.forward(_as_dtype(x, layer.dtype), training)
-        return last.preactivation(_as_dtype(x, last.dtype), training)
+            x = layer.forward(as_dtype(x, layer.dtype), training)
+        return last.preactivation(as_dtype(x, last.dtype), training)
 
     def backward(self, dy: Array, from_logits: bool = False) -> None:
         """Write the gradients of all trainable weights, from dL/dy, or from dL/dlogits if `from_logits`.
@@ -196,7 +196,7 @@ class Network:
         for index in range(len(self.layers) - 1, first - 1, -1):
             layer = self.layers[index]
             assert gradient is not None
-            gradient = _as_dtype(gradient, layer.dtype)
+            gradient = as_dtype(gradient, layer.dtype)
             if from_logits and index == len(self.layers) - 1:
                 assert isinstance(layer, ActivatedLayer)
                 gradient = layer.preactivation_backward(gradient, index > first)
@@ -276,5 +276,6 @@ def _built_output_shape(layers: Sequence[Layer], shape: Shape) -> Shape:
     return shape
 
 
-def _as_dtype(x: Array, dtype: np.dtype[Any]) -> Array:
+def as_dtype(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Return x in this dtype: itself, if it is."""
     return x if x.dtype == dtype else x.astype(dtype)

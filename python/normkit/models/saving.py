@@ -198,6 +198,27 @@ def restore_progress(model: Sequential, path: Path, run: TrainingRun) -> None:
         model.rng.bit_generator.state = config["random_state"]
 
 
+def share_state(model: Sequential) -> None:
+    """Give every rank the weights, the optimizer's state and the random generator of the first; collective.
+
+    Raises
+    ------
+    ValueError
+        If the ranks have different weights, by name and shape, or different optimizers.
+    """
+    comm = model.distribution.comm
+    if comm.size == 1:
+        return
+    shapes = {key: weight.shape for key, weight in _by_key(model).items()}
+    model.distribution.require_same("the weights of the model", shapes)
+    optimizer = model.require_compiled("fit").optimizer
+    model.distribution.require_same("the optimizer", (type(optimizer).__name__, list(optimizer.slots)))
+    config, arrays = comm.broadcast(_state(model, "sharing") if comm.rank == 0 else None)
+    if comm.rank > 0:
+        take_state(model, config, arrays)
+        model.rng.bit_generator.state = config["random_state"]
+
+
 def take_state(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     """Take over weights and, if there is a like one, the optimizer's state."""
     if not model.built:

@@ -142,40 +142,45 @@ class Sequential(Model):
             If the model is not compiled, or an argument does not fit it.
         """
         compiled = self.require_compiled("fit")
-        check_verbose(verbose)
-        if validation_split and validation_data is None:
-            (x, y, sample_weight), validation_data = split_validation(x, y, sample_weight, validation_split)
-        samples = as_samples(compiled, x, y, sample_weight, class_weight)
-        epochs_to_run = range(whole("fit: initial_epoch", initial_epoch), whole("fit: epochs", epochs))
-        if steps_per_epoch is not None:
-            steps_per_epoch = positive_integer("fit: steps_per_epoch", steps_per_epoch)
-            if batch_size is None and samples.rows is not None:
-                batch_size = math.ceil(samples.rows / steps_per_epoch)
-        size = given_or_default(batch_size)
-        passes = Passes(samples.batches(size, shuffle, self.rng, last))
-        steps = steps_per_epoch or passes.length
-        validation = None
-        if validation_data is not None:
-            val_size = given_or_default(validation_batch_size, size)
-            validation = self._validation(validation_data, val_size, validation_steps, validation_freq)
-        listeners = CallbackList(
-            callbacks,
-            add_history=True,
-            add_progbar=ProgbarLogger.style(verbose) is not None,
-            model=self,
-            verbose=verbose,
-            epochs=epochs,
-            steps=steps,
-        )
-        compiled.prepare_training()
-        self.history = next(c for c in listeners.callbacks if isinstance(c, History))
-        self._run = TrainingRun(self, passes, epochs_to_run, steps, validation, listeners)
-        with listeners:
+        with self.distribution.agreement():
+            check_verbose(verbose)
+            if validation_split and validation_data is None:
+                (x, y, sample_weight), validation_data = split_validation(
+                    x, y, sample_weight, validation_split
+                )
+            samples = as_samples(compiled, x, y, sample_weight, class_weight)
+            epochs_to_run = range(whole("fit: initial_epoch", initial_epoch), whole("fit: epochs", epochs))
+            if steps_per_epoch is not None:
+                steps_per_epoch = positive_integer("fit: steps_per_epoch", steps_per_epoch)
+                if batch_size is None and samples.rows is not None:
+                    batch_size = math.ceil(samples.rows / steps_per_epoch)
+            size = given_or_default(batch_size)
+            passes = Passes(samples.batches(size, shuffle, self.rng, last))
+            steps = steps_per_epoch or passes.length
+            validation = None
+            if validation_data is not None:
+                val_size = given_or_default(validation_batch_size, size)
+                validation = self._validation(validation_data, val_size, validation_steps, validation_freq)
+            listeners = CallbackList(
+                callbacks,
+                add_history=True,
+                add_progbar=ProgbarLogger.style(verbose) is not None,
+                model=self,
+                verbose=verbose,
+                epochs=epochs,
+                steps=steps,
+            )
+            compiled.prepare_training()
+        history = next(c for c in listeners.callbacks if isinstance(c, History))
+        self.history = history
+        with self.distribution.guard(), listeners:
+            saving.share_state(self)
             try:
+                self._run = TrainingRun(self, passes, epochs_to_run, steps, validation, listeners)
                 self._run.go()
             finally:
                 self._run = None
-        return self.history
+        return history
 
     def _validation(
         self,
@@ -199,8 +204,13 @@ class Sequential(Model):
         return Validation(batches, count, positive_integer("fit: validation_freq", every))
 
     def save_progress(self, path: str | os.PathLike[str]) -> None:
-        """Write all that the `fit` at work needs to go on from here; see `BackupAndRestore`."""
-        saving.save_progress(self, Path(path), self._require_run().get_state())
+        """Write all that the `fit` at work needs to go on from here; see `BackupAndRestore`.
+
+        Of several ranks all call it, and the first writes.
+        """
+        progress = self._require_run().get_state()
+        if self.is_first_rank:
+            saving.save_progress(self, Path(path), progress)
 
     def restore_progress(self, path: str | os.PathLike[str]) -> None:
         """Let the `fit` at work go on from what `save_progress` wrote.
@@ -246,11 +256,17 @@ class Sequential(Model):
     ) -> float | list[float] | dict[str, float]:
         """Do one training step on this batch; return its loss and metrics, as `evaluate` does."""
         compiled = self.require_compiled("train_on_batch")
-        samples = as_batch(compiled, x, y, sample_weight, class_weight)
-        compiled.prepare_training()
-        compiled.reset_metrics()
-        compiled.train_step(*samples)
-        return flattened(compiled.logs(), return_dict)
+        with self.distribution.agreement():
+            samples = as_batch(compiled, x, y, sample_weight, class_weight)
+            fresh = compiled.flat is None
+            compiled.prepare_training()
+        with self.distribution.guard():
+            if fresh:
+                saving.share_state(self)
+            compiled.reset_metrics()
+            for batch in self.distribution.together([samples.arrays]):
+                compiled.train_step(*batch)
+            return flattened(compiled.logs(), return_dict)
 
     def summary(self, print_fn: Callable[[str], object] | None = None) -> None:
         """Print a table of layers, output shapes and numbers of parameters.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from normkit.callbacks import CallbackList
@@ -154,15 +156,17 @@ class TrainingRun:
             try:
                 self._train()
             except KeyboardInterrupt:
-                if self._interrupts.resumable:
+                # Several ranks would save at different places.
+                if self._interrupts.resumable and self._compiled.distribution.comm.size == 1:
                     self._listeners.on_train_interrupt()
                 raise
 
     def _train(self) -> None:
-        model, listeners = self._model, self._listeners
+        model, listeners, distribution = self._model, self._listeners, self._compiled.distribution
         model.stop_training = False
         logs: dict[str, float] = {}
         listeners.on_train_begin()
+        distribution.require_same("where training begins", (self._epoch, self._batch, self._end))
         while self._epoch < self._end and not model.stop_training:
             self._interrupts.check()
             epoch = self._epoch
@@ -171,21 +175,27 @@ class TrainingRun:
             logs |= self._validate(epoch)
             self._epoch, self._batch = epoch + 1, 0
             listeners.on_epoch_end(epoch, logs)
+            model.stop_training = distribution.any(model.stop_training)
+            distribution.require_same("the state after an epoch", self._checksum())
         self._compiled.optimizer.finalize()
         listeners.on_train_end(logs)
 
     def _train_epoch(self) -> dict[str, float]:
-        compiled, listeners = self._compiled, self._listeners
-        wants_logs = listeners.listens("on_train_batch_end")
+        compiled, listeners, distribution = self._compiled, self._listeners, self._compiled.distribution
+        wants_logs = distribution.any(listeners.listens("on_train_batch_end"))
+        may_stop = distribution.any(wants_logs or listeners.listens("on_train_batch_begin"))
+        batches = self._passes.take(None if self._steps is None else self._steps - self._batch)
         if self._batch == 0:
             compiled.reset_metrics()
-        for batch in self._passes.take(None if self._steps is None else self._steps - self._batch):
+        for batch in distribution.together(batches):
             listeners.on_train_batch_begin(self._batch)
             compiled.train_step(*batch)
             self._batch += 1
             if wants_logs:
                 listeners.on_train_batch_end(self._batch - 1, compiled.logs())
             self._interrupts.check()
+            if may_stop:
+                self._model.stop_training = distribution.any(self._model.stop_training)
             if self._model.stop_training:
                 break
         return compiled.logs()
@@ -199,6 +209,15 @@ class TrainingRun:
             logs = self._model.run_test(batches, self._listeners, steps)
         self._trained = None
         return {f"val_{name}": value for name, value in logs.items()}
+
+    def _checksum(self) -> tuple[int, int]:
+        """Tell apart ranks whose weights or generators have drifted from each other's."""
+        if self._compiled.distribution.comm.size == 1:
+            return 0, 0
+        weights = 0
+        for variable in self._model.weights:
+            weights = zlib.crc32(np.ascontiguousarray(variable.value).data, weights)
+        return weights, zlib.crc32(repr(self._model.rng.bit_generator.state).encode())
 
     def get_state(self) -> dict[str, Any]:
         """Return where it is, and the state of the metrics and of the callbacks."""
