@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,14 @@ from normkit.cli.report import draw_curves, write_history
 from normkit.cli.saved import MODEL_FILE, RECORD_FILE, as_rows, division, write_record
 from normkit.data.dataset import Dataset
 from normkit.data.files import DIGITS, load
+from normkit.distributed import DataParallel, launched_ranks
+from normkit.distributed.data_parallel import Distribution
 from normkit.layers import Input
 from normkit.models import Sequential
 
 __all__ = ["add_parser", "run"]
+
+EXIT_ERROR = 2
 
 RUNS = Path("runs")
 
@@ -35,7 +40,8 @@ def add_parser(commands: Commands) -> None:
         help="train a classifier and write the model, its history and a picture",
         description=(
             "Train a classifier on mini-batches. Without options: Dense(64) -> BatchNormalization -> "
-            "Dense(10, softmax) on the digits, batches of 32, adam at 0.001, 5 epochs."
+            "Dense(10, softmax) on the digits, batches of 32, adam at 0.001, 5 epochs. "
+            "Under mpiexec the ranks share every batch."
         ),
     )
     add_data(parser, DIGITS)
@@ -84,29 +90,51 @@ def add_parser(commands: Commands) -> None:
         ),
     )
     option("--out", type=Path, metavar="FOLDER", help="new folder for the results; default: runs/NAME-NUMBER")
+    option(
+        "--deterministic",
+        action="store_true",
+        help="the same bits at any number of ranks of mpiexec, up to 8, and with one process",
+    )
     option("--quiet", action="store_true", help="print nothing but the folder")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, and write the run folder; after Ctrl-C with the epochs that were finished, or only the backup."""
-    data = load(arguments.data or DIGITS, validation_split=arguments.validation_split, seed=arguments.seed)
-    data = data._replace(x_train=as_rows(data.x_train), x_test=as_rows(data.x_test))
-    labels = np.unique(np.concatenate([data.y_train, data.y_test]))
-    if len(labels) < 2:
-        raise ValueError(
-            f"{arguments.data}: every label is {labels[0]}; a classifier needs two classes or more"
-        )
-    model = _model(arguments, data)
+    """Train, and write the run folder; after Ctrl-C with the epochs that were finished, or only the backup.
+
+    Under a launcher of MPI every rank trains, and the first prints and writes.
+    """
+    shared = arguments.deterministic or launched_ranks() > 1
+    distribution = DataParallel(deterministic=arguments.deterministic) if shared else Distribution()
+    with distribution.guard():
+        try:
+            return _train(arguments, distribution)
+        except Exception as error:
+            if distribution.is_first or not distribution.is_shared(error):
+                raise
+            return EXIT_ERROR  # the first rank tells of it
+
+
+def _train(arguments: argparse.Namespace, distribution: Distribution) -> int:
+    with distribution.agreement():
+        data = _data(arguments)
+        model = _model(arguments, data, distribution)
     title = f"{data.name}: {architecture.describe(model.layers)}"
-    table = EpochTable(arguments.quiet)
+    table = EpochTable(arguments.quiet or not distribution.is_first)
     backup = None
     if arguments.backup is not None:
         backup = BackupAndRestore(arguments.backup, delete_checkpoint=False)
-    with claim(arguments.out, RUNS / data.name) as (out, shop):
-        if not arguments.quiet:
+    place = None
+    with ExitStack() as results:
+        with distribution.agreement():
+            if distribution.is_first:
+                place = results.enter_context(claim(arguments.out, RUNS / data.name))
+        if place is not None and not arguments.quiet:
             print(_describe(arguments, data, model))
         _fit(model, data, arguments, table, backup)
+        if place is None:
+            return 0
+        out, shop = place
         with naming(out):
             _write(shop, model, table, title)
             write_record(shop / RECORD_FILE, arguments, data)
@@ -120,24 +148,39 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _model(arguments: argparse.Namespace, data: Dataset) -> Sequential:
+def _data(arguments: argparse.Namespace) -> Dataset:
+    data = load(arguments.data or DIGITS, validation_split=arguments.validation_split, seed=arguments.seed)
+    data = data._replace(x_train=as_rows(data.x_train), x_test=as_rows(data.x_test))
+    labels = np.unique(np.concatenate([data.y_train, data.y_test]))
+    if len(labels) < 2:
+        raise ValueError(
+            f"{arguments.data}: every label is {labels[0]}; a classifier needs two classes or more"
+        )
+    return data
+
+
+def _model(arguments: argparse.Namespace, data: Dataset, distribution: Distribution) -> Sequential:
     tokens = arguments.layers or architecture.default(data.num_classes)
     layers = architecture.build(tokens, data.num_classes)
     model = Sequential([Input(data.x_train.shape[1:]), *layers], seed=arguments.seed)
     settings = {} if arguments.lr is None else {"learning_rate": arguments.lr}
     optimizer = optimizers.get({"class_name": arguments.optimizer, "config": settings})
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], distribution=distribution
+    )
     return model
 
 
 def _describe(arguments: argparse.Namespace, data: Dataset, model: Sequential) -> str:
     rows = f"{len(data.x_train)} training and {len(data.x_test)} validation rows"
     rate = f"learning rate {model.optimizer.learning_rate:g}"
+    ranks = model.distribution.comm.size
     lines = (
         f"{data.name}: {rows}, {data.x_train.shape[1]} features, {data.num_classes} classes",
         division(data.divisor),
         f"{architecture.describe(model.layers)}: {model.count_params()} parameters",
         f"{arguments.optimizer}, {rate}, batches of {arguments.batch_size}, seed {arguments.seed}",
+        "" if ranks == 1 else f"{ranks} ranks share every batch",
     )
     return "\n".join(textwrap.fill(line, 79, subsequent_indent="  ") for line in lines if line) + "\n"
 
@@ -150,7 +193,7 @@ def _fit(
     backup: BackupAndRestore | None,
 ) -> None:
     """Train. After Ctrl-C the model is that of the last finished epoch; without one, or with a backup, it goes on."""
-    bar = None if arguments.quiet else _bar()
+    bar = None if arguments.quiet or not model.is_first_rank else _bar()
     callbacks: list[Callback] = [callback for callback in (bar, table, backup) if callback is not None]
     try:
         model.fit(

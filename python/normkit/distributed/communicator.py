@@ -85,7 +85,7 @@ class MPICommunicator(Communicator):
     """
 
     def __init__(self, comm: Any) -> None:
-        mpi = optional("mpi4py.MPI", "several processes are joined by", "mpi")
+        mpi = _mpi4py("several processes are joined by")
         if not isinstance(comm, mpi.Intracomm):
             raise TypeError(
                 f"MPICommunicator: comm must be an intracommunicator of mpi4py, such as MPI.COMM_WORLD, "
@@ -170,7 +170,7 @@ def world(comm: Any = None) -> Communicator:
     size = launched_ranks()
     if size == 1:
         return Communicator()
-    mpi = optional("mpi4py.MPI", f"a job of {size} processes is joined by", "mpi")
+    mpi = _mpi4py(f"a job of {size} processes is joined by")
     found = mpi.COMM_WORLD.Get_size()
     if found != size:
         raise RuntimeError(
@@ -178,3 +178,13 @@ def world(comm: Any = None) -> Communicator:
             "MPIs; start with the mpiexec of the one that mpi4py uses"
         )
     return MPICommunicator(mpi.COMM_WORLD)
+
+
+def _mpi4py(use: str) -> Any:
+    """Return mpi4py.MPI, or raise ModuleNotFoundError that says what is missing."""
+    try:
+        return optional("mpi4py.MPI", use, "mpi")
+    except RuntimeError as error:  # mpi4py has no MPI of its own
+        raise ModuleNotFoundError(
+            "mpi4py is installed and finds no MPI library: install the system's MPI, or pip install mpich"
+        ) from error

@@ -49,6 +49,10 @@ class Distribution:
         """Let an error of this rank alone end the job: the others may be waiting for it."""
         yield
 
+    def is_shared(self, error: BaseException) -> bool:
+        """Whether every rank raises an error for the same reason."""
+        return getattr(error, "ranks_agreed", False)
+
     def together(self, batches: Iterable[Batch]) -> Iterable[Batch]:
         """Return batches, each as soon as every rank has the same."""
         return batches
@@ -120,7 +124,7 @@ class DataParallel(Distribution):
 
     def _agree(self, error: Exception | None) -> None:
         """Tell the others of an error of this rank, and raise if only they have one."""
-        if getattr(error, "ranks_agreed", False):
+        if error is not None and self.is_shared(error):
             return
         texts = self.comm.objects(None if error is None else f"{type(error).__name__}: {error}")
         if error is not None:
@@ -136,7 +140,7 @@ class DataParallel(Distribution):
         try:
             yield
         except BaseException as error:
-            if not getattr(error, "ranks_agreed", False):
+            if not self.is_shared(error):
                 self.comm.abort(error)
             raise
 

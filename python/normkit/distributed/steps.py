@@ -117,12 +117,13 @@ class PartedSteps:
     def merge(self, loss: Average, metrics: Mapping[str, Metric]) -> None:
         """Write what all parts have counted to the loss's mean and to the metrics; collective."""
         states = self._chunks.gather_objects([tally.get_state() for tally in self._tallies])
+        if not states:  # before the first `reset`
+            return
         loss.reset()
-        metrics_by_name = list(metrics.items())
         for state in states:
             loss.total += state["loss"]["total"]
             loss.count += state["loss"]["count"]
-        for name, metric in metrics_by_name:
+        for name, metric in metrics.items():
             metric.merge_state([state[name] for state in states])
 
     def set_state(self, state: Mapping[str, Any], metrics: Mapping[str, tuple[Metric, bool]]) -> None:

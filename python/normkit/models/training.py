@@ -235,7 +235,7 @@ class TrainingRun:
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if a state is of other batches or metrics."""
         self._passes.check_state(state["passes"])
-        ours, theirs = (sorted(metrics) for metrics in (self._compiled.metrics_state(), state["metrics"]))
+        ours, theirs = sorted(["loss", *self._compiled.metrics]), sorted(state["metrics"])
         if ours != theirs:
             raise ValueError(
                 f"it was made with the metrics {', '.join(theirs)}, and there are {', '.join(ours)} now"
