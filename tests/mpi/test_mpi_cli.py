@@ -48,7 +48,7 @@ def test_deterministic(command, table, tmp_path):
     for ranks in (1, 2, 4):
         job = command(ranks, *PROGRAM, "--data", table, "--out", f"r{ranks}", "--deterministic", "--quiet")
         assert (job.returncode, job.stdout) == (0, f"r{ranks}\n"), job.stderr
-        weights.append(load_model(tmp_path / f"r{ranks}" / "model.npz").get_weights())
+        weights.append(load_model(tmp_path / f"r{ranks}" / "model.safetensors").get_weights())
         with (tmp_path / f"r{ranks}" / "history.csv").open(newline="") as file:
             histories.append(list(csv.reader(file)))
     for other in weights[1:]:
