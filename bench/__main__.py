@@ -1,5 +1,5 @@
 """``python -m bench``: how fast, beside the peers; and ``report``, ``accuracy``, ``contract``,
-``sixteen-bits``, ``trainer``.
+``sixteen-bits``, ``trainer``, ``distributed``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench import accuracy, contract, report, speed, trainer
+from bench import accuracy, contract, distributed, report, speed, trainer
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     steps.add_argument("--rounds", type=int, default=7, help="rounds of all contenders (default %(default)s)")
     steps.add_argument("--workload", action="append", choices=list(trainer.WORKLOADS), help="default: all")
     steps.add_argument("--peers", help="comma-separated; default: all that are installed")
+    ranks = commands.add_parser("distributed", help="rows a second on 1, 2 and 4 ranks of mpiexec")
+    distributed.add_arguments(ranks)
     return top
 
 
@@ -61,6 +63,8 @@ def main(argv: list[str] | None = None) -> None:
         from bench import sixteen_bits
 
         sixteen_bits.run(arguments.rounds)
+    elif arguments.command == "distributed":
+        distributed.run(arguments)
     else:
         peers = None if arguments.peers is None else arguments.peers.split(",")
         trainer.run(arguments.data, arguments.rounds, arguments.workload, peers)

@@ -130,3 +130,19 @@ def test_errors():
         ):
             made.fit(x, y, verbose=0)
         assert_same_weights(before, made.get_weights())
+
+
+def test_many_batches_are_merged_channel_by_channel(rng):
+    mean, var = rng.normal(5, 1, (700, 101)), rng.uniform(0.5, 2, (700, 101))
+    samples = rng.integers(0, 9, (700, 101))
+    merged = BatchMoments.of_rows(mean, var, samples, 1e-3)
+    for first in range(0, 100, 10):
+        some = slice(first, first + 10)
+        part = BatchMoments.of_rows(mean[:, some], var[:, some], samples[:, some], 1e-3)
+        for name in ("mean", "rstd", "var", "samples"):
+            np.testing.assert_array_equal(getattr(merged, name)[some], getattr(part, name))
+    total = samples.sum(axis=0)
+    expected = (samples * mean).sum(axis=0) / total
+    np.testing.assert_allclose(merged.mean, expected, rtol=1e-13)
+    squares = (samples * (var + np.square(mean - expected))).sum(axis=0) / total
+    np.testing.assert_allclose(merged.var, squares, rtol=1e-12)

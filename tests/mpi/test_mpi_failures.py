@@ -185,10 +185,14 @@ def test_more_ranks_than_chunks_are_refused(printed):
         3,
         """
 from normkit.distributed import DataParallel
+from normkit.distributed.communicator import world
 try:
     DataParallel(deterministic=True, chunks=2)
 except ValueError as error:
-    print(error)
+    text = str(error)
+texts = world().objects(text)
+if world().rank == 0:
+    print(*texts, sep="\n")
 """,
     )
     text = (

@@ -85,7 +85,7 @@ class PartedBatchNorm:
         moments: BatchMoments,
         weight: Array | None,
     ) -> None:
-        """Complete dx in place, from the sums over all parts: 2C numbers of each are gathered.
+        """Complete dx in place, from the sums over all parts of 2C numbers.
 
         dx = rstd · weight · (dy − Σ dy / n − x̂ · Σ (dy · x̂) / n), where the subtrahend is itself a batch norm of x with
         given moments.
@@ -94,7 +94,7 @@ class PartedBatchNorm:
         table = np.zeros((len(self._chunks.local), 2 * c))
         for position, gradient in zip(self._positions, gradients, strict=True):
             table[position, :c], table[position, c:] = gradient.dbias, gradient.dweight
-        total = np.add.reduce(self._chunks.gather(table), axis=0) / np.maximum(moments.samples, 1)
+        total = self._chunks.total(table) / np.maximum(moments.samples, 1)
         scale = moments.rstd if weight is None else moments.rstd * weight
         stats = _constants(moments)
         for gradient, x in zip(gradients, parts, strict=True):

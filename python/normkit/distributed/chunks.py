@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from normkit.distributed.communicator import Communicator
@@ -52,6 +51,12 @@ class Chunks:
         """Return the items of all parts in their order; collective."""
         return [item for part in self.comm.objects(items) for item in part]
 
+    def total(self, table: Array) -> Array:
+        """Return the sum over all parts of a short row for each; as `sum`, by a single message where order counts."""
+        if self.ordered:
+            return _in_order(self.gather(table))
+        return self.sum(table)
+
     def sum(self, table: Array) -> Array:
         """Return the sum over all parts, from the rows of this rank's; collective.
 
@@ -67,7 +72,7 @@ class Chunks:
             of all parts, adds them up one part after the other, and passes the result on.
         """
         if not self.ordered:
-            total: Array = _in_order(table) if len(table) else np.zeros(table.shape[1:], table.dtype)
+            total = _in_order(table)
             self.comm.allreduce(total)
             return total
         edges = _edges(table.shape[1], self.comm.size)
