@@ -57,6 +57,7 @@ _TRAINER = {
             "callbacks",
             "data",
             "initializers",
+            "interchange",
             "layers",
             "losses",
             "metrics",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from normkit import __version__
-from normkit.cli import bench, evaluate, info, predict, train
+from normkit.cli import bench, evaluate, export, info, predict, train
 from normkit.cli.arguments import Parser
 
 __all__ = ["run"]
@@ -23,7 +23,7 @@ def run(argv: Sequence[str] | None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"normkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for command in (train, evaluate, predict, info, bench):
+    for command in (train, evaluate, predict, export, info, bench):
         command.add_parser(commands)
     arguments = parser.parse_args(argv)
     if "run" not in arguments:

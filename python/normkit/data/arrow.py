@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._optional import optional
 from normkit.data.arrow_columns import Columns, Refused
-from normkit.data.optional import optional
 from normkit.data.source import Array, Block, Fault, Source
 
 __all__ = ["ArrowFiles"]
@@ -67,8 +67,8 @@ class ArrowFiles(Source):
         x: str | Sequence[str] | None = None,
         y: str | Sequence[str] | None = None,
     ) -> None:
-        self._arrow = optional("pyarrow", "Parquet")
-        self._datasets = optional("pyarrow.dataset", "Parquet")
+        self._arrow = optional("pyarrow", "Parquet is read by", "data")
+        self._datasets = optional("pyarrow.dataset", "Parquet is read by", "data")
         self._unreadable = (self._arrow.ArrowException, OSError)
         faults: list[Fault] = []
         self._pieces: list[_Piece] = []

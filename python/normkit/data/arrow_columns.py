@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from normkit.data.optional import optional
+from normkit._optional import optional
 from normkit.data.source import Array
 
 __all__ = ["Columns", "Refused"]
@@ -35,7 +35,7 @@ class Columns:
 
     def __init__(self, schema: Any, names: str | Sequence[str], first_list: Callable[[str], Any]) -> None:
         self.names = [names] if isinstance(names, str) else list(names)
-        self._types = optional("pyarrow", "Parquet").types
+        self._types = optional("pyarrow", "Parquet is read by", "data").types
         if not self.names:
             raise ValueError(
                 f"no column is left for an array; columns are {', '.join(schema.names) or 'none'}"

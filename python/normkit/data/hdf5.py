@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._optional import optional
 from normkit.data.arrays import described_position, native
-from normkit.data.optional import optional
 from normkit.data.source import Array, Block, Fault, Source, block_edges
 
 __all__ = ["Hdf5File"]
@@ -39,7 +39,7 @@ class Hdf5File(Source):
     """
 
     def __init__(self, path: str | os.PathLike[str], *names: str) -> None:
-        self._h5py = optional("h5py", "HDF5")
+        self._h5py = optional("h5py", "HDF5 is read by", "data")
         self._path, self._names = Path(path), names
         if not names:
             raise ValueError(f"{self._path}: name the datasets to read, such as 'x', 'y'")

@@ -245,6 +245,11 @@ class BatchNormalization(Normalization):
         self.store(gradients)
         return gradients.dx if input_gradient else None
 
+    def _goes_by_keras(self, stats: RunningStats) -> bool:
+        """Whether nobody has given the moving statistics other rules since they were made."""
+        other_rules = stats.unbiased or stats.debias or stats.skip_nonfinite
+        return not other_rules and stats.momentum == 1.0 - self.momentum
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
         config: dict[str, Any] = {
@@ -253,7 +258,7 @@ class BatchNormalization(Normalization):
             "moving_mean_initializer": initializers.registry.serialize(self.moving_mean_initializer),
             "moving_variance_initializer": initializers.registry.serialize(self.moving_variance_initializer),
         }
-        if self._has_own_rules and self.stats is not None:
+        if self.stats is not None and (self._has_own_rules or not self._goes_by_keras(self.stats)):
             config["stats"] = self.stats.get_config()
         if self.ghost_size is not None:
             config["ghost_size"] = self.ghost_size

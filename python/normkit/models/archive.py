@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from normkit.models import safetensors
 from normkit.models.safetensors import Arrays
 
-__all__ = ["Arrays", "apart", "read", "reading", "remove_unfinished", "together", "write"]
+__all__ = ["Arrays", "apart", "read", "reading", "remove_unfinished", "replacing", "together", "write"]
 
 FORMAT = "normkit model"
 VERSION = 1
@@ -38,17 +38,22 @@ def write(path: Path, config: Mapping[str, Any], arrays: Mapping[str, NDArray[An
     """
     text = json.dumps(config, default=_plain)
     metadata = {"format": FORMAT, "version": str(VERSION), "config": text, "crc32": _checksum(text, arrays)}
+    with replacing(path) as file:
+        safetensors.dump(file, arrays, metadata)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write to, which becomes `path` if the block ends well; see `write`."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with temporary.open("xb") as file:
-            safetensors.dump(file, arrays, metadata)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise OSError(
-            error.errno, error.strerror, str(path)
-        ) from error  # the temporary file is of no interest
+        raise OSError(error.errno, error.strerror, str(path)) from error  # whose file is the temporary one
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
