@@ -96,12 +96,11 @@ def _arrays(h5py: Any, file: Any, path: str, layer: Layer) -> Mapping[str, Array
         dataset = _member(h5py, group, str(index))
         if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
             raise layer.fail(f"{path}/{index} is no array in this file")
-        if dataset.shape != weight.shape:
+        if dataset.shape != weight.shape or dataset.dtype not in (np.float32, np.float64):
             raise layer.fail(
-                f"'{weight.name}' must have shape {weight.shape}, {path}/{index} has {dataset.shape}"
+                f"'{weight.name}' must be float32 or float64 of shape {weight.shape}, "
+                f"{path}/{index} is {dataset.dtype} of shape {dataset.shape}"
             )
-        if dataset.dtype not in (np.float32, np.float64):
-            raise layer.fail(f"'{weight.name}' must be float32 or float64, {path}/{index} is {dataset.dtype}")
         found[weight.name] = np.asarray(dataset)
     return found
 

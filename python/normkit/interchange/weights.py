@@ -61,13 +61,15 @@ def take_over(layers: Sequence[Layer], arrays: Sequence[Arrays], batches: Sequen
     Raises
     ------
     ValueError
-        If a shape differs, or a moving mean or variance is none. Then nothing has changed.
+        If a shape or dtype differs, or a moving mean or variance is none. Then nothing has changed.
     """
     for layer, own, count in zip(layers, arrays, batches, strict=True):
         for variable in layer.weights:
-            if own[variable.name].shape != variable.shape:
+            array = own[variable.name]
+            if array.shape != variable.shape or array.dtype not in (np.float32, np.float64):
                 raise layer.fail(
-                    f"'{variable.name}' must have shape {variable.shape}, got {own[variable.name].shape}"
+                    f"'{variable.name}' must be float32 or float64 of shape {variable.shape}, "
+                    f"got {array.dtype} of shape {array.shape}"
                 )
         if isinstance(layer, BatchNormalization) and layer.stats is not None:
             try:
