@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from normkit import layers
+from normkit import layers, regularizers
 from normkit.models import Sequential
 
 KERAS_FILE = Path(__file__).parent / "files" / "keras-3.15.keras"
@@ -30,7 +30,7 @@ def every_layer() -> list[Any]:
     """Return one of each of this package's layers, for samples of shape (4, 6)."""
     return [
         layers.Dense(6, "tanh", kernel_initializer="he_normal", kernel_regularizer="l2"),
-        layers.LayerNormalization(axis=(1, 2), epsilon=1e-5, gamma_regularizer="l1"),
+        layers.LayerNormalization(axis=(1, 2), epsilon=1e-5, gamma_regularizer=regularizers.L1(0.5)),
         layers.BatchNormalization(axis=1, momentum=0.8, scale=False),
         layers.Flatten(),
         layers.Dense(12, use_bias=False, trainable=False, bias_regularizer="l1_l2"),
