@@ -13,6 +13,7 @@ import pytest
 from interchange_support import assert_same_weights, every_layer, samples, trained
 from normkit import RunningStats, activations, interchange, layers, optimizers
 from normkit.models import Sequential
+from test_interchange_guide import run_example
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
@@ -532,3 +533,13 @@ def test_the_command_writes_onnx(onnx: Any, runtime: Any, tmp_path: Path) -> Non
     assert main(["export", str(tmp_path / "model.npz"), str(tmp_path / "model.onnx")]) == 0
     x = samples(model)
     close(run(runtime, tmp_path / "model.onnx", x), model.predict(x, verbose=0))
+
+
+def test_examples_of_the_guide(
+    torch: Any, onnx: Any, runtime: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    for number in (0, 1):
+        run_example(number, namespace)
+    assert namespace["served"].shape == (256, 2)
