@@ -186,13 +186,22 @@ LAMBDA = {"module": "builtins", "class_name": "function", "config": "mine", "reg
         (option(-4, renorm=True), "'batch_normalization', a BatchNormalization, has renorm=True"),
         (option(-4, axis=0), "axis 0 is the batch axis"),
         (option(-4, momentum=1.5), r"momentum must be in \[0, 1\], got 1.5"),
+        (
+            option(-1, units=10**12),
+            "its [0-9]+ bytes cannot be the weights of layer 'dense' for samples of .4,.",
+        ),
+        (option(0, batch_shape=[None, 10**12]), "cannot be the weights of layer 'first' for samples of"),
         (option(0, ragged=True), "its input is sparse or ragged"),
         (option(0, batch_shape=[None, None]), "the shape of one sample is a tuple of positive integers"),
         (
             option(0, batch_shape=[None, 4]),
             "Dense 'first': 'kernel' must be .* of shape (4, 4), layers/dense/vars/0 is",
         ),
-        (lambda config: config.update(class_name="Functional"), "the model is a Functional; only a Seq"),
+        (
+            lambda config: config.update(class_name="Mine"),
+            "the model is a Mine; only a Sequential, or a Func",
+        ),
+        (lambda config: config.update(class_name="Functional"), "it has no 'inbound_nodes'"),
         (lambda config: config["config"].pop("layers"), "it has no 'layers'"),
         (lambda config: config["config"]["layers"].pop(), "it has weights in layers/dense_1/vars, and the"),
         (

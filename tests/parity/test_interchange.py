@@ -149,12 +149,36 @@ def test_a_sequential_in_a_sequential(keras: Any, tmp_path: Path) -> None:
     close(ours.predict(batches()[0], verbose=0), theirs.predict(batches()[0], verbose=0))
 
 
+def test_a_functional_model_that_is_a_row_of_layers(keras: Any, tmp_path: Path) -> None:
+    inputs = inner = keras.Input((4,))
+    for layer in stack(keras.layers, momentum=0.8)[:3]:
+        inner = layer(inner)
+    body = keras.Model(inputs, inner)
+    start = result = keras.Input((4,))
+    for layer in (body, *stack(keras.layers)[3:]):
+        result = layer(result)
+    theirs = keras.Model(start, result)
+    go_on(theirs, keras.optimizers.SGD(0.05), "float32")
+    theirs.save(tmp_path / "model.keras")
+    ours = interchange.load_keras(tmp_path / "model.keras")
+    assert_same_weights(ours.get_weights(), theirs.get_weights())
+    close(ours.predict(batches()[0], verbose=0), theirs.predict(batches()[0], verbose=0))
+
+
 def test_what_keras_has_and_we_lack_is_refused(keras: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
-    inputs = keras.Input((4,))
-    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(path)
-    with pytest.raises(ValueError, match="the model is a Functional; only a Sequential can be read"):
-        interchange.load_keras(path)
+    inputs = keras.Input((4,), name="x")
+    shared = keras.layers.Dense(4, name="shared")
+    first, second = shared(inputs), keras.layers.Dense(4, name="second")(inputs)
+    for outputs, message in (
+        (shared(first), "'shared' should be called once, with the output of x and nothing else"),
+        (keras.layers.Add(name="sum")([first, second]), "'(shared|second|sum)' should be called once"),
+        ([first, keras.layers.ReLU(name="r")(first)], "its outputs are shared, r"),
+        (keras.layers.Dropout(0.5, name="d")(first, training=True), "'d' should be called once"),
+    ):
+        keras.Model(inputs, outputs).save(path)
+        with pytest.raises(ValueError, match=f"the model is no row of layers: .*{message}"):
+            interchange.load_keras(path)
     keras.Sequential([keras.Input((4, 6)), keras.layers.Conv1D(2, 3)]).save(path)
     with pytest.raises(
         ValueError, match=r"layer 'conv1d[_\d]*' is a keras.layers.Conv1D, which normkit lacks"

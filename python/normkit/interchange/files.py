@@ -50,7 +50,9 @@ def reading(path: PathLike, kind: str) -> Iterator[Path]:
         raise
     except _FAULTS as error:
         lines = str(error).splitlines() or [type(error).__name__]
-        reason = f"it has no {error}" if isinstance(error, KeyError) else lines[0]
+        reason = lines[0].strip("'\"")
+        if isinstance(error, KeyError) and " " not in reason:  # h5py's KeyErrors are sentences
+            reason = f"it has no '{reason}'"
         raise ValueError(f"{Path(path)}: cannot be read as {kind}: {reason}") from error
 
 

@@ -10,7 +10,7 @@ from normkit import initializers, layers
 from normkit.layers import BatchNormalization, Layer
 from normkit.models.saving import layer_registry
 
-__all__ = ["from_keras", "to_keras"]
+__all__ = ["check_row", "from_keras", "to_keras"]
 
 Config = dict[str, Any]
 
@@ -131,6 +131,25 @@ def _dtype(policy: Any) -> str | None:
     if policy not in (None, "float32", "float64"):
         raise ValueError(f"the dtype must be float32 or float64, got {policy}")
     return None if policy is None else str(policy)
+
+
+def check_row(config: Config) -> None:
+    """Raise ValueError if the layers of a functional model are not one row, each with the output of the one before."""
+    before: list[str] = []
+    for entry in config["layers"]:
+        nodes = entry["inbound_nodes"]
+        sources = [arg["config"]["keras_history"][0] for node in nodes for arg in node["args"]]
+        options = [value for node in nodes for value in node["kwargs"].values() if value is not None]
+        if sources != before or options:
+            raise ValueError(
+                f"the model is no row of layers: '{entry['name']}' should be called once, with the output of "
+                f"{before[0] if before else 'nothing'} and nothing else"
+            )
+        before = [entry["name"]]
+    outputs = config["output_layers"]
+    names = outputs[:1] if outputs and isinstance(outputs[0], str) else [output[0] for output in outputs]
+    if names != before:
+        raise ValueError(f"the model is no row of layers: its outputs are {', '.join(map(str, names))}")
 
 
 def to_keras(layer: Layer) -> Config:

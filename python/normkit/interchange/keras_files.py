@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from normkit.interchange.files import PathLike, reading, write_bytes
-from normkit.interchange.keras_config import from_keras, to_keras
+from normkit.interchange.keras_config import check_row, from_keras, to_keras
 from normkit.interchange.keras_weights import layer_groups, numbered, packed, unpack
 from normkit.interchange.weights import require_built
-from normkit.layers import Input
+from normkit.layers import Dense, Input, Layer
+from normkit.layers.base import Shape
+from normkit.layers.normalization import Normalization
 from normkit.models import Sequential
 
 __all__ = ["load_keras", "load_keras_weights", "save_keras", "save_keras_weights"]
 
 Config = dict[str, Any]
+MODELS = ("Sequential", "Functional")
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+# Weights are stored as they are; a file that somebody has compressed is read as long as it is not absurd.
+MOST_EXPANDED = 1000
 # Keras 3.0 and later read what is written here; this is whose layout it is.
 KERAS_VERSION = "3.0.0"
 
@@ -30,7 +36,8 @@ def load_keras(path: PathLike) -> Sequential:
     Parameters
     ----------
     path : path-like
-        A file of Keras 3's ``model.save``, of a Sequential. Sequentials in it become part of one row of layers.
+        A file of Keras 3's ``model.save``, of a Sequential, or of a functional model in which each layer has the output
+        of the one before. Such models in it become part of one row of layers.
 
     Returns
     -------
@@ -61,8 +68,10 @@ def load_keras(path: PathLike) -> Sequential:
             name = entry["config"].get("name")
             layers.append(from_keras(entry, None if name in names else name))
             names.add(name)
+        first = Input(_input_shape(config))
+        _check_size(layers, first.shape, len(weights))
         model = Sequential(
-            [Input(_input_shape(config)), *layers],
+            [first, *layers],
             name=config["config"].get("name"),
             dtype=layers[-1].dtype if layers else "float32",
         )
@@ -81,17 +90,36 @@ def _read(content: bytes) -> tuple[Config, bytes]:
                 raise ValueError(f"{name} is compressed, which it never is")
         config = json.loads(archive.read(CONFIG))
         kind = config["class_name"]
-        if kind != "Sequential":
-            raise ValueError(f"the model is a {kind}; only a Sequential can be read")
+        if kind not in MODELS:
+            raise ValueError(
+                f"the model is a {kind}; only a Sequential, or a Functional that is one row of layers, is read"
+            )
         return config, archive.read(WEIGHTS)
 
 
+def _check_size(layers: Sequence[Layer], sample: tuple[int, ...], size: int) -> None:
+    """Raise ValueError before a wrong number makes weights that no memory holds."""
+    shape: Shape = (None, *sample)
+    for layer in layers:
+        lengths = [n or 1 for n in shape[1:]]
+        count = math.prod(lengths) if isinstance(layer, Normalization) else 0  # at most
+        if isinstance(layer, Dense):
+            count = lengths[-1] * layer.units if lengths else 0
+        if count > MOST_EXPANDED * size:
+            raise ValueError(
+                f"its {size} bytes cannot be the weights of layer '{layer.name}' for samples of {shape[1:]}"
+            )
+        shape = layer.compute_output_shape(shape)
+
+
 def _flat(model: Config, parent: str) -> Iterator[tuple[str, Config]]:
-    """Yield the layers of a Sequential and of those in it, each with the group of its weights."""
+    """Yield the layers of a model and of those in it, each with the group of its weights."""
+    if model["class_name"] == "Functional":
+        check_row(model["config"])
     entries = [entry for entry in model["config"]["layers"] if entry["class_name"] != "InputLayer"]
     groups = numbered([entry["class_name"] for entry in entries], parent)
     for group, entry in zip(groups, entries, strict=True):
-        if entry["class_name"] == "Sequential":
+        if entry["class_name"] in MODELS:
             yield from _flat(entry, f"{group}/layers")
         else:
             yield group, entry
@@ -103,7 +131,7 @@ def _input_shape(model: Config) -> list[int]:
     first = config["layers"][0]["config"] if config["layers"] else {}
     if first.get("sparse") or first.get("ragged"):
         raise ValueError("its input is sparse or ragged, which normkit lacks")
-    if config["layers"] and config["layers"][0]["class_name"] == "Sequential":
+    if config["layers"] and config["layers"][0]["class_name"] in MODELS:
         return _input_shape(config["layers"][0])
     shape = first.get("batch_shape") or first.get("batch_input_shape") or config.get("build_input_shape")
     if shape is None:
