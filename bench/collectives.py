@@ -14,9 +14,9 @@ from typing import NamedTuple
 ALPHA = 2e-6  # s a message: a fabric of a cluster, with what MPI and mpi4py add
 BETA = 1 / 12.5e9  # s a byte: 100 Gbit/s
 GAMMA = 1 / 10e9  # s a byte that is added up
-MERGE = 7e-9  # s for each rank and channel: BatchMoments.of_rows, measured here
-FLOPS = 2.2e12  # of a node: 32 cores of 116e9 each, as measured here, at 60 %
-OVERHEAD = 0.9e-3  # s a step: Python, independent of rows, measured here
+MERGE = 8e-9  # s for each rank and channel: BatchMoments.of_rows, measured here; beyond the cache twice that
+FLOPS = 3.5e12  # of a node: 32 cores of 184e9 each, as measured here, at 60 %
+OVERHEAD = 1.3e-3  # s a step and chunk: Python, independent of rows, measured here
 ADAM = 28 / 200e9  # s a parameter: 28 bytes at the memory bandwidth of a node
 WEIGHT = 4  # bytes
 
@@ -61,6 +61,18 @@ def ordered_sum(size: float, ranks: int, chunks: int) -> float:
     return exchange + chunks / ranks * size * GAMMA + allgather(size / ranks, ranks)
 
 
+def _moments(channels: int, ranks: int, chunks: int) -> float:
+    """Gather mean, variance and count of every chunk, and merge them; each rank does all of it."""
+    gathering = allgather(8 * (2 * channels + 1) * chunks / ranks, ranks)
+    return gathering + chunks * channels * MERGE if chunks > 1 else 0.0
+
+
+def in_two_levels(network: Network, ranks: int) -> float:
+    """Seconds of the forward gathers if groups of √ranks merged first and their results then; this is not built."""
+    group = math.ceil(math.sqrt(ranks))
+    return sum(2 * _moments(c, group, group) for c in network.norms)
+
+
 class Step(NamedTuple):
     """Seconds of a step, part by part."""
 
@@ -82,10 +94,7 @@ def step(network: Network, rows: float, ranks: int, deterministic: bool = False)
     size = WEIGHT * network.parameters
     compute = OVERHEAD * per_rank + 6 * network.parameters * rows / FLOPS + network.parameters * ADAM
     gradients = ordered_sum(size, ranks, chunks) if deterministic else allreduce(size, ranks)
-    forward = sum(
-        allgather(8 * (2 * c + 1) * per_rank, ranks) + chunks * c * MERGE if chunks > 1 else 0.0
-        for c in network.norms
-    )
+    forward = sum(_moments(c, ranks, chunks) for c in network.norms)
     if deterministic:
         backward = sum(allgather(16 * c * per_rank, ranks) for c in network.norms)
     else:
@@ -104,12 +113,13 @@ def table() -> None:
             f"\n{network.name}: {network.parameters / 1e6:.2f} million parameters, 256 rows a node, ms a step\n"
         )
         print(
-            "| nodes | compute | gradients | batch norm forward | backward | check | step | efficiency | deterministic |"
+            "| nodes | compute | gradients | batch norm forward | backward | check | step | efficiency | deterministic | two levels |"
         )
-        print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+        print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
         alone = step(network, 256, 1).total
         for ranks in RANKS:
             found = step(network, 256, ranks)
             fixed = step(network, 256, ranks, deterministic=True).total
+            two = found.total - found.forward + in_two_levels(network, ranks)
             cells = " | ".join(f"{seconds * 1e3:.2f}" for seconds in (*found, found.total))
-            print(f"| {ranks} | {cells} | {alone / found.total:.0%} | {fixed * 1e3:.2f} |")
+            print(f"| {ranks} | {cells} | {alone / found.total:.0%} | {fixed * 1e3:.2f} | {two * 1e3:.2f} |")

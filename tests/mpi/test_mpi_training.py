@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,3 +219,12 @@ for data in (lambda: ((x, y), {"steps_per_epoch": 4}), lambda: ((NpyFile("x.npy"
 """
     )
     assert printed(2, code) == ["3", "3", "3"]
+
+
+def test_the_program_of_the_page(printed, tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "distributed.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    lines = printed(2, code)
+    assert len(lines) == 3
+    assert all(line.startswith("Epoch ") for line in lines)
+    assert (tmp_path / "model.npz").exists()
