@@ -49,6 +49,10 @@ def command(mpiexec: str, tmp_path: Path) -> Launch:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONWARNINGS": "error",
+            # Open MPI asks before it runs as root, and before it starts more ranks than there are cores.
+            "OMPI_ALLOW_RUN_AS_ROOT": "1",
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
         }
         return subprocess.run(
             [mpiexec, "-n", str(ranks), *words],
