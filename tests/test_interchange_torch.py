@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors import numpy as safetensors
 
 from interchange_support import assert_same_weights, every_layer, samples, trained
 from normkit import RunningStats, layers
 from normkit.interchange import from_torch, load_safetensors, save_safetensors, to_torch
-from normkit.models import Sequential, load_model
+from normkit.models import Sequential, load_model, safetensors
 
 
 def network(**norm: Any) -> list[Any]:
@@ -29,6 +28,12 @@ def network(**norm: Any) -> list[Any]:
 @pytest.fixture(name="model")
 def model_fixture() -> Sequential:
     return trained(network(), (4,))
+
+
+def as_file(arrays: dict[str, np.ndarray]) -> bytes:
+    file = io.BytesIO()
+    safetensors.dump(file, arrays, {})
+    return file.getvalue()
 
 
 def fresh(**norm: Any) -> Sequential:
@@ -197,7 +202,7 @@ FOUR = np.float32([1, 1, 1, 1])
         (put("5.bias", np.zeros(3)), "the state has '5.bias', and the model has no such weight"),
         (put("2.running_var", -np.ones(6)), "running_var must be finite and not negative in every channel"),
         (put("2.running_mean", np.full(6, np.inf)), "running_mean must be finite in every channel"),
-        (put("2.num_batches_tracked", -1), "num_batches_tracked must not be negative"),
+        (put("2.num_batches_tracked", -1), "num_batches_tracked must be whole and not negative"),
         (put("2.bias", [[1], [2, 3]]), "'2.bias' is no array"),
         (lambda state: state.clear(), "the state has no '0.weight' for Dense 'dense'; it has nothing"),
     ],
@@ -254,7 +259,7 @@ def test_norms_over_other_axes_than_those_of_torch_are_refused() -> None:
 def test_safetensors(tmp_path: Path, model: Sequential, style: Any, key: str) -> None:
     path = tmp_path / "model.safetensors"
     save_safetensors(model, path, style)
-    np.testing.assert_array_equal(safetensors.load_file(path)[key], model.layers[1].stats.var)
+    np.testing.assert_array_equal(safetensors.parse(path.read_bytes())[1][key], model.layers[1].stats.var)
     other = fresh()
     load_safetensors(other, path, style)
     assert_same_weights(other.get_weights(), model.get_weights())
@@ -273,23 +278,23 @@ def test_safetensors_of_every_layer(tmp_path: Path) -> None:
 def test_safetensors_that_do_not_fit_change_nothing(tmp_path: Path, model: Sequential, style: Any) -> None:
     path = tmp_path / "model.safetensors"
     save_safetensors(model, path, style)
-    good, content = safetensors.load_file(path), path.read_bytes()
+    good, content = safetensors.parse(path.read_bytes())[1], path.read_bytes()
     kernel = "0.weight" if style == "torch" else "dense/kernel"
     cases: list[tuple[bytes, str]] = [
-        (content[:-1], "rror while deserializing"),
-        (content[:20], "rror while deserializing"),
-        (b"", "rror while deserializing"),
-        (b"\xff" * 100, "rror while deserializing"),
+        (content[:-1], "it is cut off: "),
+        (content[:20], "it is no safetensors file, or cut off"),
+        (b"", "it is no safetensors file, or cut off"),
+        (b"\xff" * 100, "it is no safetensors file, or cut off"),
         (
-            safetensors.save({**good, "more": good[kernel]}),
+            as_file({**good, "more": good[kernel]}),
             "has 'more', and the model has no such weight",
         ),
         (
-            safetensors.save({name: a for name, a in good.items() if name != kernel}),
+            as_file({name: a for name, a in good.items() if name != kernel}),
             f"has no '{kernel}'",
         ),
-        (safetensors.save({**good, kernel: good[kernel].astype("f2")}), "must be float32 or float64"),
-        (safetensors.save({**good, kernel: np.zeros((2, 2), "f4")}), r"must .*have|be .* shape \(2, 2\)"),
+        (as_file({**good, kernel: good[kernel].astype("f2")}), "must be float32 or float64"),
+        (as_file({**good, kernel: np.zeros((2, 2), "f4")}), r"must .*have|be .* shape \(2, 2\)"),
     ]
     other = fresh()
     before = other.get_weights()
@@ -303,7 +308,7 @@ def test_safetensors_that_do_not_fit_change_nothing(tmp_path: Path, model: Seque
         load_safetensors(other, tmp_path / "none", style)
 
 
-def test_safetensors_arguments(tmp_path: Path, model: Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_safetensors_arguments(tmp_path: Path, model: Sequential) -> None:
     path: Any = tmp_path / "model.safetensors"
     with pytest.raises(ValueError, match="save_safetensors: style must be 'torch' or 'keras', got 'jax'"):
         save_safetensors(model, path, "jax")  # type: ignore[arg-type]
@@ -311,13 +316,4 @@ def test_safetensors_arguments(tmp_path: Path, model: Sequential, monkeypatch: p
         ValueError, match="load_safetensors: names are torch's; with style='keras' the layers"
     ):
         load_safetensors(model, path, "keras", names=["a"])
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    missing = (
-        r"safetensors is {} by safetensors, which is not installed: pip install 'normkit\[interchange\]'"
-    )
-    with pytest.raises(ModuleNotFoundError, match=missing.format("written")):
-        save_safetensors(model, path)
-    with pytest.raises(ModuleNotFoundError, match=missing.format("read")):
-        load_safetensors(model, path)
     assert not path.exists()

@@ -49,8 +49,8 @@ def reading(path: PathLike, kind: str) -> Iterator[Path]:
     except _OF_THE_SYSTEM:
         raise
     except _FAULTS as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = lines[0].strip("'\"")
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        reason = next(iter(text.splitlines()), type(error).__name__)
         if isinstance(error, KeyError) and " " not in reason:  # h5py's KeyErrors are sentences
             reason = f"it has no '{reason}'"
         raise ValueError(f"{Path(path)}: cannot be read as {kind}: {reason}") from error
