@@ -21,7 +21,7 @@ def run_fixture(call: Command, table: Path) -> Path:
 
 
 def test_the_ending_says_what_is_written(call: Command, here: Path, run: Path) -> None:
-    model = load_model(run / "model.npz")
+    model = load_model(run / "model.safetensors")
     for name in ("model.keras", "model.weights.h5", "model.safetensors"):
         assert call("export", "run", name) == (0, f"wrote {name}\n", "")
     x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -30,7 +30,7 @@ def test_the_ending_says_what_is_written(call: Command, here: Path, run: Path) -
     load_keras_weights(again, here / "model.weights.h5")
     kernel = safetensors.load_file(here / "model.safetensors")["0.weight"]
     np.testing.assert_array_equal(kernel, model.layers[0].kernel.value.T)
-    assert call("export", run / "model.npz", here / "again.keras")[0] == 0
+    assert call("export", run / "model.safetensors", here / "again.keras")[0] == 0
 
 
 def test_what_has_to_be_done_to_the_features_is_told(call: Command, here: Path) -> None:
@@ -51,7 +51,11 @@ def test_what_has_to_be_done_to_the_features_is_told(call: Command, here: Path) 
         ),
         ("run", "none/model.keras", "none/model.keras: cannot write there: No such file or directory"),
         ("none", "model.keras", "none: No such file or directory"),
-        ("table.csv", "model.keras", "table.csv: cannot be read as a normkit model: File is not a zip file"),
+        (
+            "table.csv",
+            "model.keras",
+            "table.csv: cannot be read as a normkit model: it is no safetensors file, or cut off within its header",
+        ),
     ],
 )
 def test_errors(call: Command, run: Path, model: str, out: str, message: str) -> None:

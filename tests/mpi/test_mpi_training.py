@@ -227,4 +227,4 @@ def test_the_program_of_the_page(printed, tmp_path):
     lines = printed(2, code)
     assert len(lines) == 3
     assert all(line.startswith("Epoch ") for line in lines)
-    assert (tmp_path / "model.npz").exists()
+    assert (tmp_path / "model.safetensors").exists()
