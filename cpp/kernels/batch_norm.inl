@@ -5,10 +5,7 @@ namespace {
 // body(Constant<stream>)
 template <class F>
 NORMKIT_INLINE void with_stores(Reach reach, F&& body) {
-  if (reach == Reach::past)
-    body(Constant<true>{});
-  else
-    body(Constant<false>{});
+  with_flag(reach == Reach::past, body);
 }
 
 // body(Constant<streams>, Constant<fetches>, offset, channel, to) for every run of some channels; `to` is where it

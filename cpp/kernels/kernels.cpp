@@ -1,4 +1,5 @@
 // Compiled once per instruction set, each time with NORMKIT_ISA naming it. Exports exactly one symbol: the table.
+#include "activations.hpp"
 #include "coefficients.hpp"
 #include "halves.hpp"
 #include "loops.hpp"
@@ -28,11 +29,13 @@ template <class T>
 constexpr Kernels<T> table() {
   return {
       moments<T>,
+      moments_about_zero<T>,
       column_moments<T>,
       merge_columns<T>,
       layer_norm_rows<T>,
       normalize<T>,
       layer_norm_backward_rows<T>,
+      layer_norm_gradient_sums<T>,
       layer_norm_backward_columns<T>,
       affine<T>,
       column_affine<T>,
@@ -57,6 +60,7 @@ const KernelSet NORMKIT_JOIN(kernels_, NORMKIT_ISA) = {NORMKIT_TEXT(NORMKIT_ISA)
                                                        {channel_affines, channel_gradients},
                                                        {count_chosen, count_columns},
                                                        {adam<float>, adam<double>},
-                                                       {softmax_cross_entropy<float>, softmax_cross_entropy<double>}};
+                                                       {softmax_cross_entropy<float>, softmax_cross_entropy<double>},
+                                                       {activation_value, activation_derivative}};
 
 }  // namespace normkit

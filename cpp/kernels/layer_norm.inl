@@ -1,10 +1,25 @@
-// Layer norm on rows: statistics and x̂·weight + bias. x, y: (rows, cols).
+// Layer norm and RMS norm on rows: statistics and x̂·weight + bias. x, y: (rows, cols).
 
 namespace {
 
-// y = x̂·weight + bias for `rows` rows, `stride` apart, that share the loads of weight and bias. A stream
+// x̂·weight + bias, with the parameters that there are.
+template <bool has_weight, bool has_bias, class T>
+NORMKIT_INLINE Vec<T> with_parameters(Vec<T> x_hat, Vec<T> weight, Vec<T> bias) {
+  if constexpr (has_weight && has_bias) return fma(x_hat, weight, bias);
+  if constexpr (has_weight) return x_hat * weight;
+  if constexpr (has_bias) return x_hat + bias;
+  return x_hat;
+}
+// body(Constant<has_weight>, Constant<has_bias>)
+template <class R, class F>
+NORMKIT_INLINE void with_parameter_flags(const R* weight, const R* bias, F&& body) {
+  with_flag(weight != nullptr,
+            [&](auto has_weight) { with_flag(bias != nullptr, [&](auto has_bias) { body(has_weight, has_bias); }); });
+}
+
+// y = A(x̂·weight + bias) for `rows` rows, `stride` apart, that share the loads of weight and bias. A stream
 // fetches what lies `ahead`.
-template <bool has_weight, bool has_bias, bool stream, int rows, class T>
+template <class A, bool has_weight, bool has_bias, bool stream, int rows, class T>
 NORMKIT_INLINE void normalize_rows(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index stride,
                                    Index cols, const Affine<Real<T>>* affine, Index ahead) {
   Vec<T> center[rows], scale[rows], shift[rows];
@@ -22,45 +37,40 @@ NORMKIT_INLINE void normalize_rows(const T* x, T* y, const Real<T>* weight, cons
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
       fetch_beside_stream<stream>(x + r * stride + ahead, i);
-      v[r] = fma(load(x + r * stride + i, n) - center[r], scale[r], shift[r]);
-      if constexpr (has_weight && has_bias)
-        v[r] = fma(v[r], w, b);
-      else if constexpr (has_weight)
-        v[r] = v[r] * w;
-      else if constexpr (has_bias)
-        v[r] = v[r] + b;
+      const Vec<T> x_hat = fma(load(x + r * stride + i, n) - center[r], scale[r], shift[r]);
+      v[r] = A::template value<T>(with_parameters<has_weight, has_bias, T>(x_hat, w, b));
     }
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) store<stream>(y + r * stride + i, v[r], n);
   });
 }
 
-template <bool stream, int rows, class T>
+template <class A, bool stream, int rows, class T>
 NORMKIT_INLINE void normalize_rows(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index stride,
                                    Index cols, const Affine<Real<T>>* affine, Index ahead) {
-  if (weight && bias)
-    normalize_rows<true, true, stream, rows>(x, y, weight, bias, stride, cols, affine, ahead);
-  else if (weight)
-    normalize_rows<true, false, stream, rows>(x, y, weight, bias, stride, cols, affine, ahead);
-  else if (bias)
-    normalize_rows<false, true, stream, rows>(x, y, weight, bias, stride, cols, affine, ahead);
-  else
-    normalize_rows<false, false, stream, rows>(x, y, weight, bias, stride, cols, affine, ahead);
+  with_parameter_flags(weight, bias, [&](auto has_weight, auto has_bias) {
+    normalize_rows<A, has_weight.value, has_bias.value, stream, rows>(x, y, weight, bias, stride, cols, affine, ahead);
+  });
 }
 
 template <class T>
-NORMKIT_INLINE void normalize_row(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index n,
-                                  Affine<Real<T>> affine, Stores stores) {
-  if (stores.reach == Reach::past)
-    normalize_rows<true, 1>(x, y, weight, bias, 0, n, &affine, stores.ahead);
-  else
-    normalize_rows<false, 1>(x, y, weight, bias, 0, n, &affine, 0);
+void normalize_row(const LayerNormForward<T>& args, Index row, Index first, Index cols, Affine<Real<T>> affine,
+                   Stores stores) {
+  const Index at = row * args.cols + first;
+  const Real<T>*weight = args.weight ? args.weight + first : nullptr, *bias = args.bias ? args.bias + first : nullptr;
+  with_activation(args.activation, [&](auto a) {
+    using A = decltype(a);
+    if (stores.reach == Reach::past)
+      normalize_rows<A, true, 1>(args.x + at, args.y + at, weight, bias, 0, cols, &affine, stores.ahead);
+    else
+      normalize_rows<A, false, 1>(args.x + at, args.y + at, weight, bias, 0, cols, &affine, 0);
+  });
 }
 
 template <class T>
-void normalize(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index n, Affine<Real<T>> affine,
+void normalize(const LayerNormForward<T>& args, Index row, Index first, Index n, Affine<Real<T>> affine,
                Stores stores) {
-  normalize_row(x, y, weight, bias, n, affine, stores);
+  normalize_row(args, row, first, n, affine, stores);
 }
 
 // Rows whose statistics are finished side by side, as the lanes of vectors.
@@ -97,19 +107,19 @@ NORMKIT_INLINE void finish_rows(const LayerNormForward<T>& args, RowTile<T>& til
   for (Index r = 0; r < rows; ++r) tile.set(first + r, args, {mean[r], 0.0}, var[r]);
 }
 
-template <class T>
+template <bool centered, class T>
 NORMKIT_INLINE void two_pass_tile_statistics(const LayerNormForward<T>& args, RowTile<T>& tile) {
   for (Index r = 0; r < tile.rows; ++r) {
     const Index row = tile.first + r;
     const BlockMoments stats =
-        two_pass_moments(args.x + row * args.cols, {1, 0, args.cols}, from(args.where, row, 0, 0));
+        two_pass_moments<centered>(args.x + row * args.cols, {1, 0, args.cols}, from(args.where, row, 0, 0));
     args.mean[row] = stats.mean.hi;
     args.rstd[row] = stats.count > 0.0 ? reciprocal_deviation<T>(stats.m2, stats.count, args.eps) : out_of_range;
     tile.set(r, args, stats.mean, stats.m2.hi / stats.count);
   }
 }
 
-template <class T>
+template <bool centered, class T>
 NORMKIT_INLINE void one_pass_tile_statistics(const LayerNormForward<T>& args, RowTile<T>& tile) {
   constexpr int groups = most_tile_rows / static_cast<int>(wide_lanes);
   Vec<double> sums[groups][wide_lanes] = {}, squares[groups][wide_lanes] = {};
@@ -121,13 +131,13 @@ NORMKIT_INLINE void one_pass_tile_statistics(const LayerNormForward<T>& args, Ro
   Index r = 0;
   for (; r + power_runs <= tile.rows; r += power_runs) {
     Powers rows[power_runs];
-    add_powers(x + r * args.cols, args.cols, args.cols, rows, tile.rows * args.cols);
+    add_powers<centered>(x + r * args.cols, args.cols, args.cols, rows, tile.rows * args.cols);
 #pragma GCC unroll 2
     for (int k = 0; k < power_runs; ++k) put(r + k, rows[k]);
   }
   for (; r < tile.rows; ++r) {
     Powers row;
-    add_powers(x + r * args.cols, args.cols, row, tile.rows * args.cols);
+    add_powers<centered>(x + r * args.cols, args.cols, row, tile.rows * args.cols);
     put(r, row);
   }
   for (Index first = 0; first < tile.rows; first += wide_lanes) {
@@ -138,9 +148,11 @@ NORMKIT_INLINE void one_pass_tile_statistics(const LayerNormForward<T>& args, Ro
 
 template <class T>
 NORMKIT_INLINE void tile_statistics(const LayerNormForward<T>& args, RowTile<T>& tile) {
-  if constexpr (!is_double<T>)
-    if (!args.where.at) return one_pass_tile_statistics(args, tile);
-  two_pass_tile_statistics(args, tile);
+  with_flag(args.centered, [&](auto centered) {
+    if constexpr (!is_double<T>)
+      if (!args.where.at) return one_pass_tile_statistics<centered.value>(args, tile);
+    two_pass_tile_statistics<centered.value>(args, tile);
+  });
 }
 
 template <class T>
@@ -148,10 +160,8 @@ NORMKIT_INLINE void normalize_tile(const LayerNormForward<T>& args, const RowTil
   const T* x = args.x + tile.first * args.cols;
   T* y = args.y + tile.first * args.cols;
   const auto one_row = [&](Index r, Index first, Index cols) {
-    if (args.rstd[tile.first + r] == out_of_range) return;
-    const Index at = r * args.cols + first;
-    normalize_row(x + at, y + at, args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
-                  cols, tile.affine[r], {args.reach, tile.rows * args.cols});
+    if (args.rstd[tile.first + r] != out_of_range)
+      normalize_row(args, tile.first + r, first, cols, tile.affine[r], {args.reach, tile.rows * args.cols});
   };
   if (args.reach == Reach::past) {
     // A stream wants one row at a time; a block of columns keeps weight and bias in the first-level cache meanwhile.
@@ -165,10 +175,11 @@ NORMKIT_INLINE void normalize_tile(const LayerNormForward<T>& args, const RowTil
   const bool aligned =
       (args.cols % line == 0 && past_a_line(y) == 0) || args.cols * static_cast<Index>(sizeof(T)) < worth_aligning;
   Index r = 0;
-  for (; args.reach == Reach::near && aligned && tile.left_alone == 0 && r + rows_at_once <= tile.rows;
+  const bool plain = args.activation == Activation::none;
+  for (; args.reach == Reach::near && plain && aligned && tile.left_alone == 0 && r + rows_at_once <= tile.rows;
        r += rows_at_once)
-    normalize_rows<false, rows_at_once>(x + r * args.cols, y + r * args.cols, args.weight, args.bias, args.cols,
-                                        args.cols, tile.affine + r, 0);
+    normalize_rows<Identity, false, rows_at_once>(x + r * args.cols, y + r * args.cols, args.weight, args.bias,
+                                                  args.cols, args.cols, tile.affine + r, 0);
   for (; r < tile.rows; ++r) one_row(r, 0, args.cols);
 }
 

@@ -15,8 +15,9 @@ struct GradientLanes {
   WideLanes<T, pair_lanes> g, gd;
 };
 
-template <bool has_weight, class T>
-NORMKIT_INLINE void add_gradients(const T* dy, const T* x, const Real<T>* weight, Index count, Wide<T> minus_mean,
+// dy: of x's type, or what it is computed in.
+template <bool has_weight, class T, class D>
+NORMKIT_INLINE void add_gradients(const D* dy, const T* x, const Real<T>* weight, Index count, Wide<T> minus_mean,
                                   GradientLanes<T>& sums, Index ahead) {
   GradientLanes<T> lanes = sums;
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
@@ -33,26 +34,76 @@ NORMKIT_INLINE void add_gradients(const T* dy, const T* x, const Real<T>* weight
 }
 
 // Up to `most` channels; the lanes of one alone stay in registers from run to run.
-template <bool has_weight, Index most, class T>
-NORMKIT_INLINE void run_gradients(const T* dy, const T* x, const Real<T>* weight, Runs runs, Index channels,
-                                  const Sum* mean, GradientSums* out, Index ahead) {
+template <Index most, class T>
+NORMKIT_INLINE void run_gradients(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean,
+                                  GradientSums* out, Index ahead) {
   GradientLanes<T> sums[most];
   each_run(runs, channels, [&](Index run, Index c) {
     const Wide<T> minus_mean = Wide<T>{} - broadcast_wide<T>(mean[c]);
-    add_gradients<has_weight>(dy + run, x + run, weight, runs.inner, minus_mean, sums[c], ahead);
+    add_gradients<false, T>(dy + run, x + run, nullptr, runs.inner, minus_mean, sums[c], ahead);
   });
   for (Index c = 0; c < channels; ++c) out[c] = {sums[c].g.total(), sums[c].gd.total()};
 }
 
 template <class T>
-void gradient_sums(const T* dy, const T* x, const Real<T>* weight, Runs runs, Index channels, const Sum* mean,
-                   GradientSums* out, Index ahead) {
-  if (weight)
-    run_gradients<true, 1>(dy, x, weight, runs, 1, mean, out, ahead);
-  else if (channels == 1)
-    run_gradients<false, 1>(dy, x, weight, runs, 1, mean, out, ahead);
+void gradient_sums(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, GradientSums* out,
+                   Index ahead) {
+  if (channels == 1)
+    run_gradients<1>(dy, x, runs, 1, mean, out, ahead);
   else
-    run_gradients<false, most_channels>(dy, x, weight, runs, channels, mean, out, ahead);
+    run_gradients<most_channels>(dy, x, runs, channels, mean, out, ahead);
+}
+
+// dz = dy·A'(z) over some columns of a row, z being computed as the forward pass did.
+template <class A, class T>
+NORMKIT_INLINE void activation_gradients(const LayerNormBackward<T>& args, Index row, Index first, Index cols,
+                                         Affine<Real<T>> affine, Real<T>* dz) {
+  const T *dy = args.dy + row * args.cols + first, *x = args.x + row * args.cols + first;
+  const Vec<T> center = broadcast(affine.center), scale = broadcast(affine.scale), shift = broadcast(affine.shift);
+  with_parameter_flags(args.weight, args.bias, [&](auto has_weight, auto has_bias) {
+    each_vector<T>(cols, [&](Index i, auto n) {
+      Vec<T> w = {}, b = {};
+      if constexpr (has_weight.value) w = load(args.weight + first + i, n);
+      if constexpr (has_bias.value) b = load(args.bias + first + i, n);
+      const Vec<T> z =
+          with_parameters<has_weight.value, has_bias.value, T>(fma(load(x + i, n) - center, scale, shift), w, b);
+      store(dz + i, A::template gradient<T>(load(dy + i, n), z), n);
+    });
+  });
+}
+template <class T>
+void stage_gradients(const LayerNormBackward<T>& args, Index row, Index first, Index cols, Affine<Real<T>> affine,
+                     Real<T>* dz) {
+  with_activation(args.activation, [&](auto a) {
+    if constexpr (!is_same_type<decltype(a), Identity>)
+      activation_gradients<decltype(a)>(args, row, first, cols, affine, dz);
+  });
+}
+
+template <class T>
+void layer_norm_gradient_sums(const LayerNormBackward<T>& args, Index row, Index first, Index cols, Sum mean,
+                              GradientSums* out, Index ahead) {
+  const T *dy = args.dy + row * args.cols + first, *x = args.x + row * args.cols + first;
+  const Wide<T> minus_mean = Wide<T>{} - broadcast_wide<T>(mean);
+  GradientLanes<T> sums;
+  const auto add = [&](const auto* dy_at, Index at, Index count) {
+    with_flag(args.weight != nullptr, [&](auto has_weight) {
+      const Real<T>* weight = has_weight.value ? args.weight + first + at : nullptr;
+      add_gradients<has_weight.value, T>(dy_at, x + at, weight, count, minus_mean, sums, ahead);
+    });
+  };
+  if (args.activation == Activation::none) {
+    add(dy, 0, cols);
+  } else {
+    alignas(64) Real<T> dz[block_cols];
+    const Affine<Real<T>> affine = standardize<Real<T>>(mean, args.rstd[row]);
+    for (Index at = 0; at < cols; at += block_cols) {
+      const Index count = cols - at < block_cols ? cols - at : block_cols;
+      stage_gradients(args, row, first + at, count, affine, dz);
+      add(dz, at, count);
+    }
+  }
+  *out = {sums.g.total(), sums.gd.total()};
 }
 
 // Rows of the backward pass are taken in tiles that share the loads of weight and of the accumulators of dweight and
@@ -60,11 +111,14 @@ void gradient_sums(const T* dy, const T* x, const Real<T>* weight, Runs runs, In
 // Two rows and their accumulators stay in the first-level cache. Where rows are too long for that, more of them pass
 // over the accumulators at once, if there are registers for their sums.
 constexpr int short_gradient_rows = 2, gradient_rows = vector_bytes == 64 ? 4 : 2;
+static_assert(gradient_rows <= staged_rows);
 constexpr Index long_gradient_cols = 2048;
 
-template <class T>
+// Some columns of the rows. D: the type of dy, which is Real<T> where an activation's gradient has been put before.
+template <class T, class D>
 struct GradientTile {
-  const T *dy[gradient_rows], *x[gradient_rows];
+  const D* dy[gradient_rows];
+  const T* x[gradient_rows];
   T* dx[gradient_rows];
   RowGradient<Real<T>> row[gradient_rows];
   Sum mean[gradient_rows];
@@ -84,16 +138,17 @@ struct RowTerms<float> {
     minus_mean = broadcast(-mean.hi);
     rstd = broadcast(row_rstd);
   }
-  // Adds dy and dy·x̂ to the columns' sums, and with row_sums g = dy·w and g·(x − mean) to the row's. The product of dy
-  // and x − mean serves both; additions and multiplications have execution units of their own, and are as many.
-  template <bool has_weight, bool row_sums, class T, class N>
-  NORMKIT_INLINE void add(const T* dy_at, const T* x_at, N n, Wide<float> w, Wide<float>& dw, Wide<float>& db,
+  // Adds dy and dy·x̂ to the columns' sums, and with row_sums g·(x − mean) with g = dy·w to the row's, and g itself
+  // where a mean has been subtracted. The product of dy and x − mean serves both; additions and multiplications have
+  // execution units of their own, and are as many.
+  template <bool has_weight, bool row_sums, bool centered, class D, class T, class N>
+  NORMKIT_INLINE void add(const D* dy_at, const T* x_at, N n, Wide<float> w, Wide<float>& dw, Wide<float>& db,
                           Wide<float>& g_sum, Wide<float>& gd_sum) const {
     const Vec<double> dy = widen(dy_at, n).hi, product = dy * (widen(x_at, n).hi + minus_mean);
     db.hi = db.hi + dy;
     dw.hi = fma(product, rstd, dw.hi);
     if constexpr (row_sums) {
-      g_sum.hi = has_weight ? fma(dy, w.hi, g_sum.hi) : g_sum.hi + dy;
+      if constexpr (centered) g_sum.hi = has_weight ? fma(dy, w.hi, g_sum.hi) : g_sum.hi + dy;
       gd_sum.hi = has_weight ? fma(product, w.hi, gd_sum.hi) : gd_sum.hi + product;
     }
   }
@@ -108,7 +163,7 @@ struct RowTerms<double> {
     rstd = broadcast(row.rstd);
     shift = broadcast(row.shift);
   }
-  template <bool has_weight, bool row_sums, class N>
+  template <bool has_weight, bool row_sums, bool centered, class N>
   NORMKIT_INLINE void add(const double* dy_at, const double* x_at, N n, Wide<double> w, Wide<double>& dw,
                           Wide<double>& db, Wide<double>& g_sum, Wide<double>& gd_sum) const {
     const Wide<double> dy = widen(dy_at, n), x = widen(x_at, n);
@@ -117,7 +172,7 @@ struct RowTerms<double> {
     dw = multiply_add(dy, x_hat, dw);
     if constexpr (row_sums) {
       const Wide<double> g = has_weight ? dy * w : dy;
-      g_sum = g_sum + g;
+      if constexpr (centered) g_sum = g_sum + g;
       gd_sum = multiply_add(g, x - mean, gd_sum);
     }
   }
@@ -125,19 +180,20 @@ struct RowTerms<double> {
 
 // For the rows [begin, begin + rows) of a tile: adds Σ dy·x̂ and Σ dy to the accumulators of the columns [first, first +
 // cols), and with row_sums finds each row's mean of g and of g·x̂.
-template <bool has_weight, bool row_sums, int rows, class T>
-NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const Real<T>* weight, Index first, Index cols,
+template <bool has_weight, bool row_sums, bool centered, int rows, class T, class D>
+NORMKIT_INLINE void tile_sums(GradientTile<T, D>& tile, int begin, const Real<T>* weight, Index first, Index cols,
                               double* dweight, double* dbias, Index ahead) {
   WideLanes<T, row_lanes> g_sums[rows], gd_sums[rows];
   double* dweight_lo = dweight + (accumulator_planes<T> - 1) * cols;
   double* dbias_lo = dbias + (accumulator_planes<T> - 1) * cols;
   // Copies, for all that the compiler knows the accumulators may lie in the tile.
-  const T *dy_rows[rows], *x_rows[rows];
+  const D* dy_rows[rows];
+  const T* x_rows[rows];
   RowTerms<Real<T>> terms[rows];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
-    dy_rows[r] = tile.dy[begin + r] + first;
-    x_rows[r] = tile.x[begin + r] + first;
+    dy_rows[r] = tile.dy[begin + r];
+    x_rows[r] = tile.x[begin + r];
     terms[r].set(tile.row[begin + r], tile.mean[begin + r], tile.rstd[begin + r]);
   }
   // Too large for the compiler to inline it unasked; as a call it takes three times as long.
@@ -150,8 +206,8 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const Real<T>* w
         fetch_line(x_rows[r] + ahead, i);
       }
     each_constant<rows>([&](auto r) __attribute__((always_inline)) {
-      terms[r].template add<has_weight, row_sums>(dy_rows[r] + i, x_rows[r] + i, n, w, dw, db, g_sums[r].part[k],
-                                                  gd_sums[r].part[k]);
+      terms[r].template add<has_weight, row_sums, centered>(dy_rows[r] + i, x_rows[r] + i, n, w, dw, db,
+                                                            g_sums[r].part[k], gd_sums[r].part[k]);
     });
     store_planes<T>(dweight + i, dweight_lo + i, dw, n);
     store_planes<T>(dbias + i, dbias_lo + i, db, n);
@@ -183,12 +239,13 @@ NORMKIT_INLINE void tile_sums(GradientTile<T>& tile, int begin, const Real<T>* w
 }
 
 // Row by row: two at once were no faster, and rows a power of two apart drive each other out of the first-level cache.
-template <bool has_weight, bool stream, class T>
-NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const Real<T>* weight, Index first, Index cols,
-                                     Index ahead) {
+template <bool has_weight, bool stream, class T, class D>
+NORMKIT_INLINE void gradients_of_row(const GradientTile<T, D>& tile, int r, const Real<T>* weight, Index first,
+                                     Index cols, Index ahead) {
   const RowGradient<Real<T>> row = tile.row[r];
-  const T *dy = tile.dy[r] + first, *x = tile.x[r] + first;
-  T* dx = tile.dx[r] + first;
+  const D* dy = tile.dy[r];
+  const T* x = tile.x[r];
+  T* dx = tile.dx[r];
   const Vec<T> center = broadcast(row.center), rstd = broadcast(row.rstd), shift = broadcast(row.shift),
                minus_mean_g = broadcast(-row.mean_g), minus_mean_gx = broadcast(-row.mean_gx);
   each_vector_of<stream>(dx, cols, [&](Index i, auto n) {
@@ -202,13 +259,14 @@ NORMKIT_INLINE void gradients_of_row(const GradientTile<T>& tile, int r, const R
 }
 
 // The same where only some elements count in the statistics; with plain stores. The others' gradient is g·rstd.
-template <bool has_weight, class T>
-NORMKIT_INLINE void chosen_gradients_of_row(const GradientTile<T>& tile, int r, const Real<T>* weight, Index first,
+template <bool has_weight, class T, class D>
+NORMKIT_INLINE void chosen_gradients_of_row(const GradientTile<T, D>& tile, int r, const Real<T>* weight, Index first,
                                             Index cols) {
   const RowGradient<Real<T>> row = tile.row[r];
-  const Where where = from(tile.where[r], 0, 0, first);
-  const T *dy = tile.dy[r] + first, *x = tile.x[r] + first;
-  T* dx = tile.dx[r] + first;
+  const Where where = tile.where[r];
+  const D* dy = tile.dy[r];
+  const T* x = tile.x[r];
+  T* dx = tile.dx[r];
   each_vector<T>(cols, [&](Index i, auto n) {
     const Mask<T> chosen = chosen_lanes<T>(where, i, n);
     const Vec<T> dy_i = load(dy + i, n),
@@ -223,18 +281,19 @@ NORMKIT_INLINE void chosen_gradients_of_row(const GradientTile<T>& tile, int r, 
   });
 }
 
-template <bool has_weight, bool row_sums, bool stream, class T>
-NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const Real<T>* weight, Index first, Index cols, double* dweight,
-                               double* dbias, Index ahead) {
+template <bool has_weight, bool row_sums, bool centered, bool stream, class T, class D>
+NORMKIT_INLINE void whole_tile(GradientTile<T, D>& tile, const Real<T>* weight, Index first, Index cols,
+                               double* dweight, double* dbias, Index ahead) {
   int r = 0;
   if constexpr (gradient_rows > short_gradient_rows)
     if (tile.rows == gradient_rows) {
-      tile_sums<has_weight, row_sums, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias, ahead);
+      tile_sums<has_weight, row_sums, centered, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias, ahead);
       r = gradient_rows;
     }
   for (; r + short_gradient_rows <= tile.rows; r += short_gradient_rows)
-    tile_sums<has_weight, row_sums, short_gradient_rows>(tile, r, weight, first, cols, dweight, dbias, ahead);
-  for (; r < tile.rows; ++r) tile_sums<has_weight, row_sums, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
+    tile_sums<has_weight, row_sums, centered, short_gradient_rows>(tile, r, weight, first, cols, dweight, dbias, ahead);
+  for (; r < tile.rows; ++r)
+    tile_sums<has_weight, row_sums, centered, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
   for (r = 0; r < tile.rows; ++r)
     if (tile.where[r].at)
       chosen_gradients_of_row<has_weight>(tile, r, weight, first, cols);
@@ -244,49 +303,67 @@ NORMKIT_INLINE void whole_tile(GradientTile<T>& tile, const Real<T>* weight, Ind
 
 // Passes on the rows [begin, end) whose rstd is in range, tile by tile; prepare(tile, r) completes the row that was
 // added.
-template <bool has_weight, bool row_sums, bool stream, class T, class P>
-NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
-                               double* dweight, double* dbias, P&& prepare) {
+template <bool has_weight, bool row_sums, bool centered, bool stream, class D, class T, class P>
+NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Real<T>* staged, Index begin, Index end, Index first,
+                               Index cols, double* dweight, double* dbias, P&& prepare) {
   // What is read next: the rows of the next tile, or further columns of these.
   const int most_rows = cols > long_gradient_cols ? gradient_rows : short_gradient_rows;
   const Index ahead = row_sums ? most_rows * args.cols : cols;
   Index left_alone = 0;
-  GradientTile<T> tile;
+  GradientTile<T, D> tile;
   for (Index r = begin; r < end; ++r) {
     if (is_out_of_range<T>(args.rstd[r])) {
       ++left_alone;
     } else {
-      tile.dy[tile.rows] = args.dy + r * args.cols;
-      tile.x[tile.rows] = args.x + r * args.cols;
-      tile.dx[tile.rows] = args.dx + r * args.cols;
+      const Index at = r * args.cols + first;
+      tile.x[tile.rows] = args.x + at;
+      tile.dx[tile.rows] = args.dx + at;
       tile.mean[tile.rows] = {args.mean[r], 0.0};
       tile.rstd[tile.rows] = args.rstd[r];
-      tile.where[tile.rows] = from(args.where, r, 0, 0);
+      tile.where[tile.rows] = from(args.where, r, 0, first);
       if (row_sums) tile.count[tile.rows] = static_cast<double>(count_chosen({1, 0, args.cols}, tile.where[tile.rows]));
       prepare(tile, r);
+      if constexpr (is_same_type<D, T>) tile.dy[tile.rows] = args.dy + at;
+      if (staged) {
+        const RowGradient<Real<T>>& row = tile.row[tile.rows];
+        Real<T>* dz = staged + tile.rows * cols;
+        stage_gradients(args, r, first, cols, {row.center, row.rstd, row.shift}, dz);
+        if constexpr (is_same_type<D, Real<T>>) tile.dy[tile.rows] = dz;
+      }
       ++tile.rows;
     }
     if (tile.rows == most_rows || (r + 1 == end && tile.rows > 0)) {
-      whole_tile<has_weight, row_sums, stream>(tile, args.weight, first, cols, dweight, dbias, ahead);
+      whole_tile<has_weight, row_sums, centered, stream>(tile, args.weight, first, cols, dweight, dbias, ahead);
       tile.rows = 0;
     }
   }
   return left_alone;
 }
+// staged: null without an activation
 template <bool row_sums, class T, class... Rest>
-NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Rest&&... rest) {
-  if (args.reach == Reach::past)
-    return args.weight ? each_tile<true, row_sums, true>(args, rest...)
-                       : each_tile<false, row_sums, true>(args, rest...);
-  return args.weight ? each_tile<true, row_sums, false>(args, rest...)
-                     : each_tile<false, row_sums, false>(args, rest...);
+NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Real<T>* staged, Rest&&... rest) {
+  const auto with_type = [&](auto has_weight, auto centered, auto streams) {
+    if constexpr (!is_same_type<T, Real<T>>)
+      if (staged)
+        return each_tile<has_weight.value, row_sums, centered.value, streams.value, Real<T>>(args, staged, rest...);
+    return each_tile<has_weight.value, row_sums, centered.value, streams.value, T>(args, staged, rest...);
+  };
+  return with_flag(args.weight != nullptr, [&](auto has_weight) {
+    return with_flag(args.reach == Reach::past, [&](auto streams) {
+      if constexpr (row_sums)
+        if (!args.centered) return with_type(has_weight, Constant<false>{}, streams);
+      return with_type(has_weight, Constant<true>{}, streams);
+    });
+  });
 }
 
 template <class T>
 Index layer_norm_backward_rows(const LayerNormBackward<T>& args, Index begin, Index end, double* dweight,
                                double* dbias) {
-  return each_tile<true>(args, begin, end, 0, args.cols, dweight, dbias, [&](GradientTile<T>& tile, Index r) {
-    const Sum mean = refined_mean(args.x + r * args.cols, args.cols, from(args.where, r, 0, 0), args.mean[r]);
+  return each_tile<true>(args, args.staged, begin, end, 0, args.cols, dweight, dbias, [&](auto& tile, Index r) {
+    const Sum mean = args.centered
+                         ? refined_mean(args.x + r * args.cols, args.cols, from(args.where, r, 0, 0), args.mean[r])
+                         : Sum{0.0, 0.0};
     tile.mean[tile.rows] = mean;
     tile.row[tile.rows] = row_gradient<Real<T>>(mean, args.rstd[r], 0.0, 0.0);
   });
@@ -295,8 +372,9 @@ Index layer_norm_backward_rows(const LayerNormBackward<T>& args, Index begin, In
 template <class T>
 void layer_norm_backward_columns(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                  const RowGradient<Real<T>>* gradients, double* dweight, double* dbias) {
-  each_tile<false>(args, begin, end, first, cols, dweight, dbias,
-                   [&](GradientTile<T>& tile, Index r) { tile.row[tile.rows] = gradients[r]; });
+  alignas(64) Real<T> dz[gradient_rows * block_cols];
+  each_tile<false>(args, args.activation == Activation::none ? nullptr : dz, begin, end, first, cols, dweight, dbias,
+                   [&](auto& tile, Index r) { tile.row[tile.rows] = gradients[r]; });
 }
 
 }  // namespace

@@ -11,6 +11,12 @@
 
 namespace {
 
+// body(Constant<flag>{})
+template <class F>
+NORMKIT_INLINE auto with_flag(bool flag, F&& body) {
+  return flag ? body(Constant<true>{}) : body(Constant<false>{});
+}
+
 // body(Constant<0>{}), ..., body(Constant<count - 1>{}): unrolled before the compiler decides what stays in registers,
 // which an annotated loop is not.
 template <int count, int i = 0, class F>
@@ -146,8 +152,9 @@ struct Powers {
 constexpr int power_runs = vector_bytes == 64 ? 2 : 1;
 
 // Adds one run each, the runs being `stride` apart; the lines that lie `ahead` are brought nearer. Every other addition
-// is made by the units that multiply, so that these and those that add and convert have equal shares.
-template <int runs, class T>
+// is made by the units that multiply, so that these and those that add and convert have equal shares. Of values that
+// are not centred, Σx² is all that is wanted.
+template <bool centered = true, int runs, class T>
 NORMKIT_INLINE void add_powers(const T* x, Index stride, Index count, Powers (&powers)[runs], Index ahead) {
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
 #pragma GCC unroll 2
@@ -156,15 +163,15 @@ NORMKIT_INLINE void add_powers(const T* x, Index stride, Index count, Powers (&p
       if (k == 0) fetch_line(at + ahead, i);
       const Vec<double> v = widen(at + i, n).hi;
       Vec<double>&sum = powers[r].sums.part[k].hi, &square = powers[r].squares.part[k].hi;
-      sum = k % 2 == 0 ? accumulate(sum, v) : sum + v;
+      if constexpr (centered) sum = k % 2 == 0 ? accumulate(sum, v) : sum + v;
       square = fma(v, v, square);
     }
   });
 }
-template <class T>
+template <bool centered = true, class T>
 NORMKIT_INLINE void add_powers(const T* x, Index count, Powers& powers, Index ahead) {
   Powers one[1] = {powers};
-  add_powers(x, 0, count, one, ahead);
+  add_powers<centered>(x, 0, count, one, ahead);
   powers = one[0];
 }
 

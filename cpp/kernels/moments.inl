@@ -29,11 +29,12 @@ NORMKIT_INLINE Sum two_pass_mean(const T* x, Runs runs, Where where) {
 }
 
 // Two passes: for double data, whose squares are no cheaper than a second pass, and where not all elements count.
-template <class T>
+// Values that are not centred have mean 0, and take one.
+template <bool centered = true, class T>
 NORMKIT_INLINE BlockMoments two_pass_moments(const T* x, Runs runs, Where where) {
   const double count = static_cast<double>(count_chosen(runs, where));
   if (count == 0.0) return {{0.0, 0.0}, {0.0, 0.0}, 0.0};
-  const Sum mean = divide<T>(sum_runs(x, runs, where), count);
+  const Sum mean = centered ? divide<T>(sum_runs(x, runs, where), count) : Sum{0.0, 0.0};
   return {mean, squares_about(x, runs, where, mean), count};
 }
 
@@ -84,6 +85,19 @@ void moments(const T* x, Runs runs, Index channels, Where where, BlockMoments* o
   if constexpr (!is_double<T>)
     if (!where.at) return one_pass_moments(x, runs, channels, out, ahead);
   for (Index c = 0; c < channels; ++c) out[c] = two_pass_moments(x + c * runs.inner, runs, from(where, 0, c, 0));
+}
+
+// Σx² of a run, as moments about 0.
+template <class T>
+void moments_about_zero(const T* x, Index count, Where where, BlockMoments* out, Index ahead) {
+  if constexpr (!is_double<T>)
+    if (!where.at) {
+      Powers powers;
+      add_powers<false>(x, count, powers, ahead);
+      *out = {{0.0, 0.0}, {powers.squares.total().hi, 0.0}, static_cast<double>(count)};
+      return;
+    }
+  *out = two_pass_moments<false>(x, {1, 0, count}, where);
 }
 
 // The columns of a block in strips of `width` whose sums stay in registers over some rows. body(rows, first column,

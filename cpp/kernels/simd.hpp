@@ -58,6 +58,11 @@ template <class T>
 using Mask = typename VecOf<Real<T>>::mask;
 using HalfFloats = VecOf<float>::half;  // as many floats as Vec<double> has lanes
 
+template <class A, class B>
+constexpr bool is_same_type = false;
+template <class A>
+constexpr bool is_same_type<A, A> = true;
+
 // A constant that travels as an argument's type.
 template <auto v>
 struct Constant {

@@ -3,23 +3,17 @@
 
 namespace {
 
-// e^x for x <= 0, to within an ulp of double; 0 where that is below the normal numbers. x = k ln 2 + r with whole k and
-// |r| <= ln 2 / 2 (Cody & Waite, Software Manual for the Elementary Functions, 1980, chapter 6); e^r by its Taylor
-// series, whose remainder after r^13/13! is below 4e-18.
+// The same as exp_of_not_positive without a fused operation, so that the baseline has the same bits too.
 NORMKIT_INLINE Vec<double> exp_of_negative(Vec<double> x) {
-  constexpr double magic = 0x1.8p52;  // added to k it leaves k in the lowest bits
-  constexpr double ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b3ap-40;  // k ln2_high is exact
-  constexpr double inverse_factorials[] = {
-      1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
-      1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       0.5,          1.0,         1.0};
-  const Vec<double> shifted = x * broadcast(0x1.71547652b82fep0) + broadcast(magic);
-  const Vec<double> k = shifted - broadcast(magic);
-  const Vec<double> r = x - k * broadcast(ln2_high) - k * broadcast(ln2_low);
-  Vec<double> sum = broadcast(inverse_factorials[0]);
+  using C = ExpConstants<double>;
+  const Vec<double> shifted = x * broadcast(C::inverse_ln2) + broadcast(C::magic);
+  const Vec<double> k = shifted - broadcast(C::magic);
+  const Vec<double> r = x - k * broadcast(C::ln2_high) - k * broadcast(C::ln2_low);
+  Vec<double> sum = broadcast(C::series[0]);
 #pragma GCC unroll 16
-  for (int i = 1; i < 14; ++i) sum = sum * r + broadcast(inverse_factorials[i]);
-  const Mask<double> exponent = (reinterpret_cast<Mask<double>>(shifted) + 1023) << 52;
-  return x < broadcast(-708.0) ? Vec<double>{} : sum * reinterpret_cast<Vec<double>>(exponent);
+  for (int i = 1; i < 14; ++i) sum = sum * r + broadcast(C::series[i]);
+  const Mask<double> exponent = (reinterpret_cast<Mask<double>>(shifted) + C::bias) << C::digits;
+  return x < broadcast(C::least) ? Vec<double>{} : sum * reinterpret_cast<Vec<double>>(exponent);
 }
 
 template <class N>

@@ -117,7 +117,11 @@ struct Stores {
   Index ahead;
 };
 
-// x, y: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows).
+// What an operation makes of its result before it stores it.
+enum class Activation { none, relu, gelu, silu };
+
+// x, y: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows). Values that are not centered have mean 0: then
+// it is RMS norm.
 template <class T>
 struct LayerNormForward {
   const T* x;
@@ -128,19 +132,28 @@ struct LayerNormForward {
   double eps;
   Reach reach;
   Where where;
+  bool centered = true;
+  Activation activation = Activation::none;
 };
 
-// dy, x, dx: (rows, cols); weight: (cols) or null; mean, rstd: (rows).
+// dy, x, dx: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows). The bias is wanted by an activation alone,
+// and so is `staged`: memory of the calling thread for the gradients of staged_rows rows before it.
 template <class T>
 struct LayerNormBackward {
   const T *dy, *x;
   T* dx;
-  const Real<T>* weight;
+  const Real<T>*weight, *bias;
   const double *mean, *rstd;
   Index cols;
   Reach reach;
   Where where;
+  bool centered = true;
+  Activation activation = Activation::none;
+  Real<T>* staged = nullptr;
 };
+inline constexpr Index staged_rows = 4;
+// Columns that layer_norm_backward_columns takes at most.
+inline constexpr Index block_cols = 1024;
 
 // One row's part in its gradient: x̂ = (x − center)·rstd + shift, dx = ((g − mean_g) − x̂·mean_gx)·rstd.
 template <class T>
@@ -157,6 +170,7 @@ struct Kernels {
   // ahead, here and below: where memory lies that the same thread reads next, in elements from here; 0: unknown.
   // channels, here and below: out, the mean and the coefficients have one value for each.
   void (*moments)(const T* x, Runs runs, Index channels, Where where, BlockMoments* out, Index ahead);
+  void (*moments_about_zero)(const T* x, Index count, Where where, BlockMoments* out, Index ahead);
   void (*column_moments)(const T* x, Block block, Where where, ColumnMoments out);
   // The moments of `more` further rows join those of `count` rows; where not all rows count, each column has its own
   // numbers of them.
@@ -165,25 +179,27 @@ struct Kernels {
   // Mean, rstd and y of the rows [begin, end). A row whose statistics leave the range of T, or that has none, is left
   // alone and its rstd set to `out_of_range`; returns how many those are.
   Index (*layer_norm_rows)(const LayerNormForward<T>& args, Index begin, Index end);
-  // y = ((x − center)·scale + shift)·weight + bias over n elements
-  void (*normalize)(const T* x, T* y, const Real<T>* weight, const Real<T>* bias, Index n, Affine<Real<T>> affine,
+  // y = activation(((x − center)·scale + shift)·weight + bias) over the columns [first, first + n) of a row
+  void (*normalize)(const LayerNormForward<T>& args, Index row, Index first, Index n, Affine<Real<T>> affine,
                     Stores stores);
 
   // dx of the rows [begin, end); adds Σ dy·x̂ and Σ dy to dweight and dbias, accumulators of cols columns.
   // Rows whose rstd is out of range are left out altogether; returns how many those are.
   Index (*layer_norm_backward_rows)(const LayerNormBackward<T>& args, Index begin, Index end, double* dweight,
                                     double* dbias);
-  // The same for the columns [first, first + cols) of these rows, the row sums being known; gradients: those of all
-  // rows.
+  // The sums of the columns [first, first + cols) of a row.
+  void (*layer_norm_gradient_sums)(const LayerNormBackward<T>& args, Index row, Index first, Index cols, Sum mean,
+                                   GradientSums* out, Index ahead);
+  // dx of the columns [first, first + cols) of these rows, and their part in dweight and dbias, the row sums being
+  // known; gradients: those of all rows.
   void (*layer_norm_backward_columns)(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                       const RowGradient<Real<T>>* gradients, double* dweight, double* dbias);
 
   void (*affine)(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> affine, Stores stores);
   void (*column_affine)(const T* x, T* y, Block block, AffineColumns<Real<T>> affine, Reach reach);
 
-  // weight: null or, for a single run of one channel, (inner)
-  void (*gradient_sums)(const T* dy, const T* x, const Real<T>* weight, Runs runs, Index channels, const Sum* mean,
-                        GradientSums* out, Index ahead);
+  void (*gradient_sums)(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, GradientSums* out,
+                        Index ahead);
   void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, ColumnGradientSums out);
   void (*add_columns)(ColumnGradientSums sums, ColumnGradientSums others, Index cols);
   // Elements that do not count did not move the mean and the variance: their dx is dy·dy_scale.
@@ -208,6 +224,12 @@ struct ChannelGradients {
   const float* weight;  // or null
   double count;
   float *dweight, *dbias, *center, *scale, *dy_center, *dy_scale;
+};
+
+// One value, where a plan computes element by element: activation(z) and its derivative.
+struct ActivationKernels {
+  double (*value)(Activation activation, double z);
+  double (*derivative)(Activation activation, double z);
 };
 
 struct ChannelKernels {
@@ -266,6 +288,7 @@ struct KernelSet {
   MaskKernels masks;
   StepKernels steps;
   LossKernels losses;
+  ActivationKernels activations;
 };
 
 // Marks a row or channel that a kernel left alone.

@@ -206,7 +206,7 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
   };
   const auto sums = [&](Share some, Index piece, Next next) {
     const Index first = pieces.offset(some.begin, piece);
-    kernel.gradient_sums(args.dy + first, args.x + first, nullptr, pieces.runs(piece), some.end - some.begin,
+    kernel.gradient_sums(args.dy + first, args.x + first, pieces.runs(piece), some.end - some.begin,
                          means.data() + some.begin, parts.data() + piece * channels + some.begin,
                          pieces.ahead(some, piece, next));
   };

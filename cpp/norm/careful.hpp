@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "norm/dispatch.hpp"
 #include "norm/merge.hpp"
 
 namespace normkit {
@@ -59,14 +60,14 @@ int careful_exponent(const T* x, Runs runs, Where where, double eps) {
 }
 
 template <class T>
-CarefulMoments<T> careful_moments(const T* x, Runs runs, Where where, double eps) {
+CarefulMoments<T> careful_moments(const T* x, Runs runs, Where where, double eps, bool centered = true) {
   using W = Wider<T>;
   const W count = count_chosen(runs, where);
   if (static_cast<double>(count) == 0.0) return {0.0, 0.0, 0.0, 0, true};
   const int exponent = careful_exponent(x, runs, where, eps);
   const auto value = [&](Index i) { return W(std::scalbn(to_double(x[i]), -exponent)); };
   W sum = 0.0, squares = 0.0;
-  each_chosen_element(runs, where, [&](Index i) { sum += value(i); });
+  if (centered) each_chosen_element(runs, where, [&](Index i) { sum += value(i); });
   const W mean = sum / count;
   each_chosen_element(runs, where, [&](Index i) { squares += (value(i) - mean) * (value(i) - mean); });
   const W var = squares / count;
@@ -85,11 +86,14 @@ CarefulMoments<T> careful_constants(double mean, Wider<T> rstd) {
 
 // weight(i) and bias(i): the parameters of the i-th element.
 template <class T, class Weight, class Bias>
-void careful_normalize(const T* x, T* y, Runs runs, const CarefulMoments<T>& moments, Weight&& weight, Bias&& bias) {
+void careful_normalize(const T* x, T* y, Runs runs, const CarefulMoments<T>& moments, Weight&& weight, Bias&& bias,
+                       Activation activation = Activation::none) {
   using W = Wider<T>;
   if (y == nullptr) return;
   each_element(runs, {}, [&](Index i, bool) {
-    y[i] = rounded<T>(moments.x_hat(x[i]) * W(static_cast<double>(weight(i))) + W(static_cast<double>(bias(i))));
+    W z = moments.x_hat(x[i]) * W(static_cast<double>(weight(i))) + W(static_cast<double>(bias(i)));
+    if (activation != Activation::none) z = active_kernels().activations.value(activation, static_cast<double>(z));
+    y[i] = rounded<T>(z);
   });
 }
 
@@ -104,12 +108,12 @@ struct CarefulGradient {
   Wider<T> centred(Wider<T> g, Wider<T> x_hat, bool counts) const { return counts ? g - mean_g - x_hat * mean_gx : g; }
 };
 
-// mean and rstd are what the forward pass rounded to double.
-template <class T, class Weight>
-CarefulGradient<T> careful_gradient(const T* dy, const T* x, Runs runs, Where where, double mean, double rstd,
-                                    Weight&& weight) {
+// mean and rstd are what the forward pass rounded to double; g(i, x̂): dy·weight of the i-th element.
+template <class T, class G>
+CarefulGradient<T> careful_gradient(const T* x, Runs runs, Where where, double mean, double rstd, G&& g,
+                                    bool centered = true) {
   using W = Wider<T>;
-  CarefulMoments<T> moments = careful_moments(x, runs, where, 0.0);
+  CarefulMoments<T> moments = careful_moments(x, runs, where, 0.0, centered);
   if (moments.of_none) return {moments, 0.0, 0.0, 0.0};
   const Sum exact = sum_of(scaled(moments.mean, moments.exponent));
   if (!is_rounding((exact.hi - mean) + exact.lo, mean)) moments.mean = W(std::scalbn(mean, -moments.exponent));
@@ -117,11 +121,11 @@ CarefulGradient<T> careful_gradient(const T* dy, const T* x, Runs runs, Where wh
   const W count = count_chosen(runs, where);
   W g_sum = 0.0, gx_sum = 0.0;
   each_element(runs, {}, [&](Index i, bool) {
-    const W g = W(to_double(dy[i])) * W(static_cast<double>(weight(i)));
-    g_sum += g;
-    gx_sum += g * moments.x_hat(x[i]);
+    const W x_hat = moments.x_hat(x[i]), g_i = g(i, x_hat);
+    g_sum += g_i;
+    gx_sum += g_i * x_hat;
   });
-  return {moments, rstd, g_sum / count, gx_sum / count};
+  return {moments, rstd, centered ? g_sum / count : W(0.0), gx_sum / count};
 }
 
 }  // namespace normkit

@@ -115,7 +115,8 @@ void careful_channel_gradients(const BatchNormBackward<T>& args, Index channel, 
   const double mean = args.mean[channel], rstd = args.rstd[channel];
   const Where where = from(args.where, 0, channel, 0);
   CarefulGradient<T> gradient{careful_constants<T>(mean, W(rstd)), rstd, 0.0, 0.0};
-  if (training) gradient = careful_gradient(dy, x, runs, where, mean, rstd, [](Index) { return 1.0; });
+  const auto g = [&](Index i, const W&) { return W(to_double(dy[i])); };
+  if (training) gradient = careful_gradient(x, runs, where, mean, rstd, g);
   const W dy_scale = W(weight_of(args.weight, channel)) * W(rstd);
   W dweight = 0.0, dbias = 0.0;
   each_element(runs, where, [&](Index i, bool counts) {

@@ -1,4 +1,4 @@
-// Plans of layer norm. x, y, dy, dx: (rows, cols).
+// Plans of layer norm and RMS norm. x, y, dy, dx: (rows, cols).
 //
 // Short rows (up to 64 KB) are the kernel's: statistics and result of a row while it is in cache, rows shared among the
 // threads. Long rows are cut into chunks that fit the first-level cache; their statistics are merged in chunk order, so
@@ -39,12 +39,12 @@ template <class T>
 void careful_row(const LayerNormForward<T>& args, Index row) {
   const T* x = args.x + row * args.cols;
   const Runs runs{1, 0, args.cols};
-  const CarefulMoments<T> moments = careful_moments(x, runs, from(args.where, row, 0, 0), args.eps);
+  const CarefulMoments<T> moments = careful_moments(x, runs, from(args.where, row, 0, 0), args.eps, args.centered);
   args.mean[row] = moments.mean_of_x();
   args.rstd[row] = moments.rstd_of_x();
   careful_normalize(
       x, args.y + row * args.cols, runs, moments, [&](Index i) { return args.weight ? args.weight[i] : Real<T>(1); },
-      [&](Index i) { return args.bias ? args.bias[i] : Real<T>(0); });
+      [&](Index i) { return args.bias ? args.bias[i] : Real<T>(0); }, args.activation);
 }
 
 template <class T>
@@ -93,10 +93,16 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
     return next.item < 0 ? 0 : (next.item - row) * cols + (next.piece - chunk) * chunk_cols<T>;
   };
   const auto statistics = [&](Share some, Index chunk, Next next) {
-    for (Index row = some.begin; row < some.end; ++row)
-      kernel.moments(args.x + row * cols + chunk * chunk_cols<T>, {1, 0, chunk_length<T>(cols, chunk)}, 1,
-                     from(args.where, row, 0, chunk * chunk_cols<T>), parts.data() + row * chunks + chunk,
-                     ahead(some.begin, chunk, next));
+    for (Index row = some.begin; row < some.end; ++row) {
+      const Index first = chunk * chunk_cols<T>, count = chunk_length<T>(cols, chunk),
+                  further = ahead(some.begin, chunk, next);
+      const Where where = from(args.where, row, 0, first);
+      BlockMoments* part = parts.data() + row * chunks + chunk;
+      if (args.centered)
+        kernel.moments(args.x + row * cols + first, {1, 0, count}, 1, where, part, further);
+      else
+        kernel.moments_about_zero(args.x + row * cols + first, count, where, part, further);
+    }
   };
   const auto finish = [&](Index row) {
     const Moments<T> moments = merge_chunks<T>(cols, parts.data() + row * chunks);
@@ -110,9 +116,8 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
     const Index first = chunk * chunk_cols<T>;
     for (Index row = some.begin; row < some.end; ++row)
       if (!done[row])
-        kernel.normalize(args.x + row * cols + first, args.y + row * cols + first,
-                         args.weight ? args.weight + first : nullptr, args.bias ? args.bias + first : nullptr,
-                         chunk_length<T>(cols, chunk), affine[row], {args.reach, ahead(some.begin, chunk, next)});
+        kernel.normalize(args, row, first, chunk_length<T>(cols, chunk), affine[row],
+                         {args.reach, ahead(some.begin, chunk, next)});
   };
   // Two rows share the reading of weight and bias where a cache does not hold these from row to row.
   const Index together = row_bytes > caches().second_level ? 2 : 1;
@@ -120,11 +125,26 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
            [&](const Team& team) { two_sweeps(team, rows, together, chunks, row_bytes, statistics, finish, apply); });
 }
 
+// dy of an element, or dy·activation'(z).
+template <class T>
+Wider<T> careful_upstream(const LayerNormBackward<T>& args, Index row, Index col, const Wider<T>& x_hat) {
+  using W = Wider<T>;
+  const W dy = to_double(args.dy[row * args.cols + col]);
+  if (args.activation == Activation::none) return dy;
+  const W weight = args.weight ? static_cast<double>(args.weight[col]) : 1.0,
+          bias = args.bias ? static_cast<double>(args.bias[col]) : 0.0;
+  const double z = static_cast<double>(x_hat * weight + bias);
+  return dy * W(active_kernels().activations.derivative(args.activation, z));
+}
+
 template <class T>
 CarefulGradient<T> careful_row_gradient(const LayerNormBackward<T>& args, Index row) {
   const Index at = row * args.cols;
-  return careful_gradient(args.dy + at, args.x + at, {1, 0, args.cols}, from(args.where, row, 0, 0), args.mean[row],
-                          args.rstd[row], [&](Index i) { return args.weight ? args.weight[i] : Real<T>(1); });
+  const auto g = [&](Index i, const auto& x_hat) {
+    return careful_upstream(args, row, i, x_hat) * Wider<T>(args.weight ? static_cast<double>(args.weight[i]) : 1.0);
+  };
+  return careful_gradient(args.x + at, {1, 0, args.cols}, from(args.where, row, 0, 0), args.mean[row], args.rstd[row],
+                          g, args.centered);
 }
 
 // dx of a row in the columns [first, first + cols), and its part in their accumulators.
@@ -140,7 +160,7 @@ void careful_columns(const LayerNormBackward<T>& args, Index row, const CarefulG
   };
   for (Index i = 0; i < cols; ++i) {
     const Index at = row * args.cols + first + i;
-    const W dy = to_double(args.dy[at]), x_hat = gradient.moments.x_hat(args.x[at]);
+    const W x_hat = gradient.moments.x_hat(args.x[at]), dy = careful_upstream(args, row, first + i, x_hat);
     const W weight = args.weight ? static_cast<double>(args.weight[first + i]) : 1.0;
     accumulate(dweight, i, dy * x_hat);
     accumulate(dbias, i, dy);
@@ -175,13 +195,17 @@ void backward_by_rows(const LayerNormBackward<T>& args, Index rows, Real<T>* dwe
   const Index rows_each = ((rows + wanted - 1) / wanted + 7) / 8 * 8;  // whole tiles of every kernel
   const Index chunks = (rows + rows_each - 1) / rows_each, width = accumulator_planes<T> * cols;
   const Scratch<double> partials(chunks * 2 * width);
+  const bool stages = args.activation != Activation::none;
+  const Scratch<Real<T>> staged(stages ? threads * staged_rows * cols : 0);
   parallel(threads, [&](const Team& team) {
     const Share mine = team.share(chunks);
+    LayerNormBackward<T> own = args;
+    if (stages) own.staged = staged.data() + team.rank * staged_rows * cols;
     for (Index chunk = mine.begin; chunk < mine.end; ++chunk) {
       double *dw = partials.data() + chunk * 2 * width, *db = dw + width;
       std::fill(dw, dw + 2 * width, 0.0);
       const Index begin = chunk * rows_each, end = std::min(rows, begin + rows_each);
-      Index left_alone = kernel.layer_norm_backward_rows(args, begin, end, dw, db);
+      Index left_alone = kernel.layer_norm_backward_rows(own, begin, end, dw, db);
       for (Index r = begin; left_alone > 0 && r < end; ++r)
         if (is_out_of_range<T>(args.rstd[r])) {
           careful_columns(args, r, careful_row_gradient(args, r), 0, cols, dw, db);
@@ -206,14 +230,14 @@ template <class T>
 void refine_means(const LayerNormBackward<T>& args, Index rows, const Team& team, BlockMoments* parts, Sum* means) {
   const Index chunks = chunks_of<T>(args.cols);
   const Share my_rows = team.share(rows);
-  if constexpr (is_double<T>) {
+  const bool refines = is_double<T> && args.centered;
+  if (refines) {
     chunk_moments(args.x, args.cols, args.where, team.share(rows * chunks), parts);
     team.barrier();
   }
   for (Index r = my_rows.begin; r < my_rows.end; ++r) {
     means[r] = {args.mean[r], 0.0};
-    if constexpr (is_double<T>)
-      means[r] = refine_mean(args.mean[r], merge_chunks<T>(args.cols, parts + r * chunks).mean);
+    if (refines) means[r] = refine_mean(args.mean[r], merge_chunks<T>(args.cols, parts + r * chunks).mean);
   }
   team.barrier();
 }
@@ -222,7 +246,7 @@ void refine_means(const LayerNormBackward<T>& args, Index rows, const Team& team
 // cache. The accumulators of a block take in the rows in order, so that the grouping shows in no bit.
 template <class T>
 void backward_by_columns(const LayerNormBackward<T>& args, Index rows, Real<T>* dweight, Real<T>* dbias, int threads) {
-  constexpr Index block_cols = 1024, planes = accumulator_planes<T>;
+  constexpr Index planes = accumulator_planes<T>;
   const Kernels<T>& kernel = kernels<T>();
   const Index cols = args.cols, chunks = chunks_of<T>(cols), blocks = (cols + block_cols - 1) / block_cols;
   const Index row_bytes = 2 * cols * static_cast<Index>(sizeof(T));
@@ -237,9 +261,8 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, Real<T>* 
 
   const auto sums = [&](Index row, Index chunk) {
     const Index first = chunk * chunk_cols<T>;
-    kernel.gradient_sums(args.dy + row * cols + first, args.x + row * cols + first,
-                         args.weight ? args.weight + first : nullptr, {1, 0, chunk_length<T>(cols, chunk)}, 1,
-                         &means[row], parts.data() + row * chunks + chunk, chunk_cols<T>);
+    kernel.layer_norm_gradient_sums(args, row, first, chunk_length<T>(cols, chunk), means[row],
+                                    parts.data() + row * chunks + chunk, chunk_cols<T>);
   };
   const auto finish = [&](Index row) {
     if (is_out_of_range<T>(args.rstd[row])) careful[row] = careful_row_gradient(args, row);
@@ -250,8 +273,8 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, Real<T>* 
     }
     const double rstd = args.rstd[row],
                  count = static_cast<double>(active_kernels().masks.count({1, 0, cols}, from(args.where, row, 0, 0)));
-    gradients[row] =
-        row_gradient<Real<T>>(means[row], rstd, static_cast<double>(g) / count, static_cast<double>(gd) * rstd / count);
+    const double mean_g = args.centered ? static_cast<double>(g) / count : 0.0;
+    gradients[row] = row_gradient<Real<T>>(means[row], rstd, mean_g, static_cast<double>(gd) * rstd / count);
   };
   const auto block_gradients = [&](Index block, Share some) {
     const Index first = block * block_cols, count = std::min(block_cols, cols - first);

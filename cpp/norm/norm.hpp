@@ -9,7 +9,7 @@
 
 namespace normkit {
 
-// args.mean and args.rstd receive the moments of each row.
+// Layer norm and RMS norm: args.mean and args.rstd receive the moments of each row.
 template <class T>
 void layer_norm(LayerNormForward<T> args, Index rows, int threads);
 

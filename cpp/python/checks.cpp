@@ -135,6 +135,20 @@ py::array checked_where(const Operation& op, const py::object& object, const py:
   return numpy("broadcast_to")(mask, x.attr("shape"));
 }
 
+Activation checked_activation(const Operation& op, const py::object& object) {
+  static constexpr std::pair<const char*, Activation> known[] = {
+      {"relu", Activation::relu}, {"gelu", Activation::gelu}, {"silu", Activation::silu}};
+  if (object.is_none()) return Activation::none;
+  if (!py::isinstance<py::str>(object)) op.type_error("activation must be a name or None, got " + type_name(object));
+  const auto name = object.cast<std::string>();
+  std::string names;
+  for (const auto& [its_name, activation] : known) {
+    if (name == its_name) return activation;
+    names += std::string(names.empty() ? "" : ", ") + its_name;
+  }
+  op.value_error("activation must be one of " + names + ", or None, got '" + name + "'");
+}
+
 double checked_eps(const Operation& op, const py::object& object) {
   const double eps = PyFloat_AsDouble(object.ptr());
   if (eps == -1.0 && PyErr_Occurred() != nullptr) {

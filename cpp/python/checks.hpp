@@ -34,6 +34,8 @@ py::array_t<double> checked_moments(const Operation& op, const char* name, const
                                     const Shape& shape);
 // None, or a bool array broadcast to x's shape; None too for one that takes every element.
 py::array checked_where(const Operation& op, const py::object& object, const py::array& x);
+// None, "relu", "gelu" or "silu".
+Activation checked_activation(const Operation& op, const py::object& object);
 double checked_eps(const Operation& op, const py::object& object);
 // 0 for None.
 int checked_threads(const Operation& op, const py::object& object);

@@ -1,4 +1,5 @@
-// layer_norm and layer_norm_backward: any set of axes becomes the trailing ones of a contiguous (rows, cols) matrix.
+// layer_norm, rms_norm and their gradients: any set of axes becomes the trailing ones of a contiguous (rows, cols)
+// matrix.
 #include <algorithm>
 #include <functional>
 #include <numeric>
@@ -86,10 +87,12 @@ class RowView {
   bool trailing_, direct_;
 };
 
+template <bool centered>
 py::object forward(const py::object& x_object, const py::object& weight_object, const py::object& bias_object,
-                   const py::object& axis, const py::object& eps_object, const py::object& where, const py::object& out,
-                   bool return_moments, const py::object& num_threads) {
-  const Operation op{"layer_norm"};
+                   const py::object& axis, const py::object& eps_object, const py::object& where,
+                   const py::object& activation_name, const py::object& out, bool return_moments,
+                   const py::object& num_threads) {
+  const Operation op{centered ? "layer_norm" : "rms_norm"};
   const py::array x = checked_input(op, "x", x_object);
   const Scalar scalar = scalar_of(x);
   const RowView view(x, checked_axes(op, axis, x.ndim()));
@@ -97,6 +100,7 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
   const py::array bias = checked_parameter(op, "bias", bias_object, scalar, view.col_shape());
   const double eps = checked_eps(op, eps_object);
   const Mask mask = view.mask(checked_where(op, where, x));
+  const Activation activation = checked_activation(op, activation_name);
   const py::object target = checked_out(
       op, out, x,
       {{"x", x_object, true}, {"weight", weight_object, false}, {"bias", bias_object, false}, {"where", where, false}});
@@ -117,7 +121,9 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
                                    view.cols(),
                                    eps,
                                    output.reach(),
-                                   mask.where};
+                                   mask.where,
+                                   centered,
+                                   activation};
     without_gil(bytes, [&] { layer_norm(args, view.rows(), threads); });
   });
   const py::object result = view.finish(target, output.array, scalar);
@@ -126,22 +132,27 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
   return y;
 }
 
+template <bool centered>
 py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
-                   const py::object& rstd_object, const py::object& weight_object, const py::object& axis,
-                   const py::object& where, const py::object& out, const py::object& num_threads) {
-  const Operation op{"layer_norm_backward"};
+                   const py::object& rstd_object, const py::object& weight_object, const py::object& bias_object,
+                   const py::object& axis, const py::object& where, const py::object& activation_name,
+                   const py::object& out, const py::object& num_threads) {
+  const Operation op{centered ? "layer_norm_backward" : "rms_norm_backward"};
   const py::array x = checked_input(op, "x", x_object);
   const Scalar scalar = scalar_of(x);
   const RowView view(x, checked_axes(op, axis, x.ndim()));
   const py::array dy = checked_like(op, "dy", dy_object, scalar, shape_of(x));
   const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.col_shape());
+  const py::array bias = checked_parameter(op, "bias", bias_object, scalar, view.col_shape());
   const auto mean = checked_moments(op, "moments.mean", mean_object, view.row_shape());
   const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.row_shape());
   const Mask mask = view.mask(checked_where(op, where, x));
+  const Activation activation = checked_activation(op, activation_name);
   const py::object target = checked_out(op, out, x,
                                         {{"dy", dy_object, true},
                                          {"x", x_object, true},
                                          {"weight", weight_object, false},
+                                         {"bias", bias_object, false},
                                          {"moments.mean", mean_object, false},
                                          {"moments.rstd", rstd_object, false},
                                          {"where", where, false}});
@@ -157,11 +168,14 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                     data<T>(input),
                                     writable<T>(output.array),
                                     optional_data<Real<T>>(weight),
+                                    optional_data<Real<T>>(bias),
                                     mean.data(),
                                     rstd.data(),
                                     view.cols(),
                                     output.reach(),
-                                    mask.where};
+                                    mask.where,
+                                    centered,
+                                    activation};
     Real<T>*dw = writable<Real<T>>(dweight), *db = writable<Real<T>>(dbias);
     without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
   });
@@ -173,8 +187,10 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
 }  // namespace
 
 void register_layer_norm(py::module_& module) {
-  define<forward>(module, "layer_norm");
-  define<backward>(module, "layer_norm_backward");
+  define<forward<true>>(module, "layer_norm");
+  define<backward<true>>(module, "layer_norm_backward");
+  define<forward<false>>(module, "rms_norm");
+  define<backward<false>>(module, "rms_norm_backward");
 }
 
 }  // namespace normkit::python

@@ -12,7 +12,15 @@ from normkit import isa, reference
 from normkit._core import __version__
 from normkit.config import empty_cache, get_num_threads, set_num_threads, show_config
 from normkit.moments import BatchMoments, Moments, NormGradients
-from normkit.ops import batch_moments, batch_norm, batch_norm_backward, layer_norm, layer_norm_backward
+from normkit.ops import (
+    batch_moments,
+    batch_norm,
+    batch_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 from normkit.small_batches import (
     RenormMoments,
     RenormSchedule,
@@ -44,6 +52,8 @@ __all__ = [
     "layer_norm",
     "layer_norm_backward",
     "reference",
+    "rms_norm",
+    "rms_norm_backward",
     "set_num_threads",
     "show_config",
 ]

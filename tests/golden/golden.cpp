@@ -193,9 +193,9 @@ void try_layer_norm(LayerNormShape shape, Data data, bool parameters, int thread
                  rstd.data(), cols, eps_of<T>(data), Reach::past},
                 rows, threads);
   print("layer_norm", name, y, mean, rstd);
-  layer_norm_backward<T>(
-      {dy.data(), x.data(), dx.data(), data_or_null(weight, parameters), mean.data(), rstd.data(), cols, Reach::past},
-      rows, dweight.data(), dbias.data(), threads);
+  layer_norm_backward<T>({dy.data(), x.data(), dx.data(), data_or_null(weight, parameters), nullptr, mean.data(),
+                          rstd.data(), cols, Reach::past},
+                         rows, dweight.data(), dbias.data(), threads);
   print("layer_norm_backward", name, dx, dweight, dbias);
 }
 
@@ -306,8 +306,8 @@ void try_masks(const ChannelShape& shape, Data data, int threads) {
                    eps_of<T>(data), Reach::past, row_mask.where()},
                   rows.outer, threads);
     print("layer_norm", name, y, row_mean, row_rstd);
-    layer_norm_backward<T>({dy.data(), x.data(), dx.data(), weight.data(), row_mean.data(), row_rstd.data(), inner,
-                            Reach::past, row_mask.where()},
+    layer_norm_backward<T>({dy.data(), x.data(), dx.data(), weight.data(), nullptr, row_mean.data(), row_rstd.data(),
+                            inner, Reach::past, row_mask.where()},
                            rows.outer, row_dweight.data(), row_dbias.data(), threads);
     print("layer_norm_backward", name, dx, row_dweight, row_dbias);
   }

@@ -1,11 +1,7 @@
-"""The operations: `layer_norm` and `batch_norm`, forward and backward, on NumPy arrays.
-
-Checks, memory and arithmetic are in the compiled `_core`; this file gives them names, defaults and documentation.
-"""
+"""`batch_norm`, forward and backward, and `batch_moments`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
@@ -14,158 +10,9 @@ from normkit import _core
 from normkit.moments import BatchMoments, Moments, NormGradients, as_count
 from normkit.stats import RunningStats
 
-__all__ = ["batch_moments", "batch_norm", "batch_norm_backward", "layer_norm", "layer_norm_backward"]
+__all__ = ["batch_moments", "batch_norm", "batch_norm_backward"]
 
 Array = NDArray[Any]
-
-
-@overload
-def layer_norm(
-    x: Array,
-    weight: Array | None = ...,
-    bias: Array | None = ...,
-    *,
-    axis: int | Sequence[int] = ...,
-    eps: float = ...,
-    where: Array | None = ...,
-    out: Array | None = ...,
-    return_moments: Literal[False] = ...,
-    num_threads: int | None = ...,
-) -> Array: ...
-@overload
-def layer_norm(
-    x: Array,
-    weight: Array | None = ...,
-    bias: Array | None = ...,
-    *,
-    axis: int | Sequence[int] = ...,
-    eps: float = ...,
-    where: Array | None = ...,
-    out: Array | None = ...,
-    return_moments: Literal[True],
-    num_threads: int | None = ...,
-) -> tuple[Array, Moments]: ...
-def layer_norm(
-    x: Array,
-    weight: Array | None = None,
-    bias: Array | None = None,
-    *,
-    axis: int | Sequence[int] = -1,
-    eps: float = 1e-5,
-    where: Array | None = None,
-    out: Array | None = None,
-    return_moments: bool = False,
-    num_threads: int | None = None,
-) -> Array | tuple[Array, Moments]:
-    """Layer normalization: y = (x − mean) / sqrt(var + eps) · weight + bias over the given axes.
-
-    Mean and (biased) variance are those of each row, a row being what remains when all other axes are
-    fixed [1]_.
-
-    Parameters
-    ----------
-    x : ndarray of float32, float64, float16 or bfloat16 (ml_dtypes)
-        Any shape, any strides. 16-bit numbers are computed like float32 and rounded once.
-    weight, bias : ndarray, optional
-        The shape of the normalized axes, in the dtype of x, or float32 where that has 16 bits. Either, both
-        or neither.
-    axis : int or tuple of int, default -1
-        The axes that are normalized.
-    eps : float, default 1e-5
-        Added to the variance; in units of x².
-    where : ndarray of bool, optional
-        Broadcasts to x: the elements that mean and variance are taken of, by default all. See Notes.
-    out : ndarray, optional
-        Where to write the result: shape and dtype of x, writable; may be x itself.
-    return_moments : bool, default False
-        Return ``(y, moments)``; `layer_norm_backward` needs the moments.
-    num_threads : int, optional
-        For this call; default: see `set_num_threads`. The bits of the result do not depend on it.
-
-    Returns
-    -------
-    y : ndarray
-        Shape and dtype of x; `out` if that was given.
-    moments : Moments
-        float64 mean and rstd, in the shape of x without the normalized axes. Only with return_moments.
-
-    Raises
-    ------
-    TypeError
-        If an array has another dtype than those named, or not that of x.
-    ValueError
-        If shapes, axes or eps do not fit, or if `out` is read-only or overlaps an input in part.
-
-    Notes
-    -----
-    With `where`, the elements of a row that it leaves out are normalized with the statistics of the others, as
-    with the masks of flax; what they hold, NaN too, does not reach these. A row of which nothing is left has
-    mean 0 and rstd 0: y is bias there, and no gradient reaches its x.
-
-    References
-    ----------
-    .. [1] J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", 2016, arXiv:1607.06450, eq. 4.
-    """
-    result = _core.layer_norm(x, weight, bias, axis, eps, where, out, return_moments, num_threads)
-    if return_moments:
-        y, mean, rstd = result
-        return y, Moments(mean, rstd)
-    return result  # type: ignore[no-any-return]
-
-
-def layer_norm_backward(
-    dy: Array,
-    x: Array,
-    moments: Moments,
-    weight: Array | None = None,
-    *,
-    axis: int | Sequence[int] = -1,
-    where: Array | None = None,
-    out: Array | None = None,
-    num_threads: int | None = None,
-) -> NormGradients:
-    """Gradients of `layer_norm` with respect to x, weight and bias.
-
-    With x̂ = (x − mean)·rstd and g = dy·weight::
-
-        dx      = rstd · (g − mean(g) − x̂ · mean(g · x̂))      means over the normalized axes
-        dweight = Σ dy · x̂,   dbias = Σ dy                    sums over the other axes
-
-    Parameters
-    ----------
-    dy : ndarray
-        Gradient with respect to y; shape and dtype of x.
-    x : ndarray
-        The input of the forward pass.
-    moments : Moments
-        What ``layer_norm(x, ..., return_moments=True)`` returned.
-    weight : ndarray, optional
-        The weight of the forward pass.
-    axis : int or tuple of int, default -1
-        The axes that were normalized.
-    where : ndarray of bool, optional
-        The mask of the forward pass. The means in dx are sums over the whole row, divided by the number of
-        elements that count; an element that does not has ``dx = rstd · g``. As every element is in these sums
-        and in dweight, one whose x is NaN makes them NaN, even where its dy is 0: fill it before.
-    out : ndarray, optional
-        Where to write dx: shape and dtype of x; may be dy or x itself.
-    num_threads : int, optional
-        For this call. The bits of the result do not depend on it.
-
-    Returns
-    -------
-    NormGradients
-        dx with the shape and dtype of x; dweight and dbias with the shape of the normalized axes and the
-        dtype of weight, or of x without one.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `layer_norm`.
-    """
-    return NormGradients._make(
-        _core.layer_norm_backward(dy, x, moments[0], moments[1], weight, axis, where, out, num_threads)
-    )
 
 
 @overload
