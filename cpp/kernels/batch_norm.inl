@@ -31,53 +31,129 @@ NORMKIT_INLINE void each_written_run(T* y, Runs runs, Index channels, Reach reac
   }
 }
 
+// Whether relu passes a gradient at z, and at relu(z).
+template <class T, class N>
+NORMKIT_INLINE void put_active(Vec<T> z, BitWriter& writer, N n) {
+  Index count = lanes<T>;
+  if constexpr (is_part<N>) count = n.n;
+  writer.put(~lane_bits<T>(z <= Vec<T>{}) & ((std::uint32_t{1} << count) - 1), count);
+}
+
 template <class T>
-void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> affine, Stores stores) {
-  each_written_run(y, runs, channels, stores.reach, [&](auto streams, auto fetches, Index run, Index c, T* to) {
-    const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
-                 shift = broadcast(affine.shift[c]);
-    each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
-      fetch_beside_stream<fetches.value>(x + run + stores.ahead, i);
-      store<streams.value>(to + i, fma(load(x + run + i, n) - center, scale, shift), n);
+void keep_active(const T* y, Index count, ActiveBits active) {
+  BitWriter writer(active);
+  each_vector<T>(count, [&](Index i, auto n) { put_active<T>(load(y + i, n), writer, n); });
+  writer.finish();
+}
+
+// z + residual, activated; the bits go to `writer`.
+template <class A, bool adds, bool keeps, class T, class N>
+NORMKIT_INLINE Vec<T> fused(Vec<T> z, const T* residual, BitWriter* writer, N n) {
+  if constexpr (adds) z = z + load(residual, n);
+  if constexpr (keeps) put_active<T>(z, *writer, n);
+  return A::template value<T>(z);
+}
+// body(activation, Constant<adds>, Constant<keeps>); bits are kept of relu alone.
+template <class T, class F>
+NORMKIT_INLINE void with_fusion(const Fusion<T>& fusion, F&& body) {
+  with_flag(fusion.residual != nullptr, [&](auto adds) {
+    if (fusion.activation == Activation::none)
+      body(Identity{}, adds, Constant<false>{});
+    else if (fusion.active.at)
+      body(Relu{}, adds, Constant<true>{});
+    else
+      body(Relu{}, adds, Constant<false>{});
+  });
+}
+
+template <class T>
+void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> affine, Fusion<T> fusion,
+            Stores stores) {
+  with_fusion(fusion, [&](auto a, auto adds, auto keeps) {
+    each_written_run(y, runs, channels, stores.reach, [&](auto streams, auto fetches, Index run, Index c, T* to) {
+      const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
+                   shift = broadcast(affine.shift[c]);
+      BitWriter writer(from(fusion.active, run));
+      each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
+        fetch_beside_stream<fetches.value>(x + run + stores.ahead, i);
+        const Vec<T> z = fma(load(x + run + i, n) - center, scale, shift);
+        store<streams.value>(
+            to + i, fused<decltype(a), adds.value, keeps.value, T>(z, fusion.residual + run + i, &writer, n), n);
+      });
+      if constexpr (keeps.value) writer.finish();
     });
   });
 }
 
-// Elements that do not count in the statistics keep dy as it is; with plain stores, whatever the size.
 template <class T>
-NORMKIT_INLINE Vec<T> chosen_gradient(Vec<T> dy, Vec<T> x, GradientAffine<Vec<T>> affine, Mask<T> chosen) {
-  const Vec<T> g = fma(x - affine.center, affine.scale, dy - affine.dy_center);
-  return (chosen ? g : dy) * affine.dy_scale;
+void active_gradients(const T* dy, T* dz, Runs runs, Index channels, ActiveBits active) {
+  each_run(runs, channels, [&](Index run, Index) {
+    const ActiveOf keep{from(active, run)};
+    each_vector<T>(runs.inner, [&](Index i, auto n) { store(dz + run + i, keep(load(dy + run + i, n), i), n); });
+  });
+}
+
+// dx = ((g − dy_center) + (x − center)·scale)·dy_scale with g = dy or dy·weight.
+template <bool weighted, class T>
+NORMKIT_INLINE Vec<T> gradient_of(Vec<T> dy, Vec<T> x, const GradientAffine<Vec<T>>& affine, Vec<T> weight) {
+  const Vec<T> g = weighted ? fma(dy, weight, -affine.dy_center) : dy - affine.dy_center;
+  return fma(x - affine.center, affine.scale, g) * affine.dy_scale;
+}
+// Elements that do not count in the statistics keep g as it is; with plain stores, whatever the size.
+template <bool weighted, class T>
+NORMKIT_INLINE Vec<T> chosen_gradient(Vec<T> dy, Vec<T> x, const GradientAffine<Vec<T>>& affine, Vec<T> weight,
+                                      Mask<T> chosen) {
+  const Vec<T> all = gradient_of<weighted, T>(dy, x, affine, weight), g = weighted ? dy * weight : dy;
+  return chosen ? all : g * affine.dy_scale;
 }
 
 template <class T>
-NORMKIT_INLINE void chosen_gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels,
-                                           GradientAffineColumns<Real<T>> affine, Where where) {
-  for (Index o = 0; o < runs.outer; ++o)
-    for (Index c = 0; c < channels; ++c) {
-      const Index run = o * runs.stride + c * runs.inner;
-      const Where own_where = from(where, o, c, 0);
-      const GradientAffine<Vec<T>> own{broadcast(affine.center[c]), broadcast(affine.scale[c]),
-                                       broadcast(affine.dy_center[c]), broadcast(affine.dy_scale[c])};
-      each_vector<T>(runs.inner, [&](Index i, auto n) {
-        const Mask<T> chosen = chosen_lanes<T>(own_where, i, n);
-        store(dx + run + i, chosen_gradient<T>(load(dy + run + i, n), load(x + run + i, n), own, chosen), n);
-      });
-    }
+NORMKIT_INLINE GradientAffine<Vec<T>> channel_of(const GradientAffineColumns<Real<T>>& affine, Index c) {
+  return {broadcast(affine.center[c]), broadcast(affine.scale[c]), broadcast(affine.dy_center[c]),
+          broadcast(affine.dy_scale[c])};
+}
+template <class T, class N>
+NORMKIT_INLINE GradientAffine<Vec<T>> columns_of(const GradientAffineColumns<Real<T>>& affine, Index i, N n) {
+  return {load(affine.center + i, n), load(affine.scale + i, n), load(affine.dy_center + i, n),
+          load(affine.dy_scale + i, n)};
 }
 
 template <class T>
 void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<Real<T>> affine,
-                     Where where, Stores stores) {
-  if (where.at) return chosen_gradient_affine(dy, x, dx, runs, channels, affine, where);
-  each_written_run(dx, runs, channels, stores.reach, [&](auto streams, auto fetches, Index run, Index c, T* to) {
-    const Vec<T> center = broadcast(affine.center[c]), scale = broadcast(affine.scale[c]),
-                 dy_center = broadcast(affine.dy_center[c]), dy_scale = broadcast(affine.dy_scale[c]);
-    each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
-      fetch_beside_stream<fetches.value>(dy + run + stores.ahead, i);
-      fetch_beside_stream<fetches.value>(x + run + stores.ahead, i);
-      const Vec<T> g = load(dy + run + i, n) - dy_center;
-      store<streams.value>(to + i, fma(load(x + run + i, n) - center, scale, g) * dy_scale, n);
+                     ActiveBits active, Where where, Stores stores) {
+  with_active(active, [&](auto whole) {
+    with_flag(affine.weight != nullptr, [&](auto weighted) {
+      const auto weight_of = [&](Index c) {
+        return weighted.value ? broadcast(affine.weight[c]) : Vec<T>{};
+      };
+      if (where.at) {
+        for (Index o = 0; o < runs.outer; ++o)
+          for (Index c = 0; c < channels; ++c) {
+            const Index run = o * runs.stride + c * runs.inner;
+            const Where own_where = from(where, o, c, 0);
+            const GradientAffine<Vec<T>> own = channel_of<T>(affine, c);
+            const Vec<T> weight = weight_of(c);
+            each_vector<T>(runs.inner, [&](Index i, auto n) {
+              store(dx + run + i,
+                    chosen_gradient<weighted.value, T>(whole(load(dy + run + i, n), run + i), load(x + run + i, n), own,
+                                                       weight, chosen_lanes<T>(own_where, i, n)),
+                    n);
+            });
+          }
+        return;
+      }
+      each_written_run(dx, runs, channels, stores.reach, [&](auto streams, auto fetches, Index run, Index c, T* to) {
+        const GradientAffine<Vec<T>> own = channel_of<T>(affine, c);
+        const Vec<T> weight = weight_of(c);
+        const auto taken = whole.from(run);
+        each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
+          fetch_beside_stream<fetches.value>(dy + run + stores.ahead, i);
+          fetch_beside_stream<fetches.value>(x + run + stores.ahead, i);
+          store<streams.value>(
+              to + i,
+              gradient_of<weighted.value, T>(taken(load(dy + run + i, n), i), load(x + run + i, n), own, weight), n);
+        });
+      });
     });
   });
 }
@@ -103,65 +179,85 @@ NORMKIT_INLINE void each_rows(Block block, Reach reach, F&& body) {
 }
 
 template <class T>
-void column_affine(const T* x, T* y, Block block, AffineColumns<Real<T>> affine, Reach reach) {
-  with_stores(reach, [&](auto streams) {
-    each_rows<streams.value, T>(block, reach, [&](auto rows, Index offset) {
-      const T* from = x + offset;
-      T* to = y + offset;
-      each_vector<T>(block.cols, [&](Index i, auto n) {
-        const Vec<T> center = load(affine.center + i, n), scale = load(affine.scale + i, n),
-                     shift = load(affine.shift + i, n);
-        Vec<T> v[rows.value];
+void column_affine(const T* x, T* y, Block block, AffineColumns<Real<T>> affine, Fusion<T> fusion, Reach reach) {
+  with_fusion(fusion, [&](auto a, auto adds, auto keeps) {
+    with_stores(reach, [&](auto streams) {
+      each_rows<streams.value, T>(block, reach, [&](auto rows, Index offset) {
+        const T *from_x = x + offset, *residual = fusion.residual + offset;
+        T* to = y + offset;
+        BitWriter writers[4] = {
+            BitWriter(from(fusion.active, offset)), BitWriter(from(fusion.active, offset + block.stride)),
+            BitWriter(from(fusion.active, offset + 2 * block.stride)),
+            BitWriter(from(fusion.active, offset + 3 * block.stride))};
+        each_vector<T>(block.cols, [&](Index i, auto n) {
+          const Vec<T> center = load(affine.center + i, n), scale = load(affine.scale + i, n),
+                       shift = load(affine.shift + i, n);
+          Vec<T> v[rows.value];
+          each_constant<rows.value>([&](auto r) __attribute__((always_inline)) {
+            const Index at = r * block.stride + i;
+            const Vec<T> z = fma(load(from_x + at, n) - center, scale, shift);
+            v[r] = fused<decltype(a), adds.value, keeps.value, T>(z, residual + at, &writers[r], n);
+          });
 #pragma GCC unroll 4
-        for (int r = 0; r < rows.value; ++r) v[r] = fma(load(from + r * block.stride + i, n) - center, scale, shift);
-#pragma GCC unroll 4
-        for (int r = 0; r < rows.value; ++r) store<streams.value>(to + r * block.stride + i, v[r], n);
+          for (int r = 0; r < rows.value; ++r) store<streams.value>(to + r * block.stride + i, v[r], n);
+        });
+        if constexpr (keeps.value)
+          each_constant<rows.value>([&](auto r) { writers[r].finish(); });
       });
     });
   });
-}
-
-template <class T>
-NORMKIT_INLINE void chosen_column_gradient_affine(const T* dy, const T* x, T* dx, Block block,
-                                                  GradientAffineColumns<Real<T>> affine, Where where) {
-  for (Index r = 0; r < block.rows; ++r) {
-    const Index row = r * block.stride;
-    const Where own = from(where, r, 0, 0);
-    each_vector<T>(block.cols, [&](Index i, auto n) {
-      const GradientAffine<Vec<T>> columns{load(affine.center + i, n), load(affine.scale + i, n),
-                                           load(affine.dy_center + i, n), load(affine.dy_scale + i, n)};
-      store(dx + row + i,
-            chosen_gradient<T>(load(dy + row + i, n), load(x + row + i, n), columns, chosen_lanes<T>(own, i, n)), n);
-    });
-  }
 }
 
 template <class T>
 void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<Real<T>> affine,
-                            Where where, Reach reach) {
-  if (where.at) return chosen_column_gradient_affine(dy, x, dx, block, affine, where);
-  with_stores(reach, [&](auto streams) {
-    each_rows<streams.value, T>(block, reach, [&](auto rows, Index offset) {
-      const T *dy_rows = dy + offset, *x_rows = x + offset;
-      T* to = dx + offset;
-      each_vector<T>(block.cols, [&](Index i, auto n) {
-        const Vec<T> center = load(affine.center + i, n), scale = load(affine.scale + i, n),
-                     dy_center = load(affine.dy_center + i, n), dy_scale = load(affine.dy_scale + i, n);
-        Vec<T> v[rows.value];
-#pragma GCC unroll 4
-        for (int r = 0; r < rows.value; ++r) {
-          const Vec<T> g = load(dy_rows + r * block.stride + i, n) - dy_center;
-          v[r] = fma(load(x_rows + r * block.stride + i, n) - center, scale, g) * dy_scale;
+                            ActiveBits active, Where where, Reach reach) {
+  with_active(active, [&](auto whole) {
+    with_flag(affine.weight != nullptr, [&](auto weighted) {
+      const auto weights_of = [&](Index i, auto n) {
+        Vec<T> weight = {};
+        if constexpr (weighted.value) weight = load(affine.weight + i, n);
+        return weight;
+      };
+      if (where.at) {
+        for (Index r = 0; r < block.rows; ++r) {
+          const Index row = r * block.stride;
+          const Where own = from(where, r, 0, 0);
+          each_vector<T>(block.cols, [&](Index i, auto n) {
+            store(dx + row + i,
+                  chosen_gradient<weighted.value, T>(whole(load(dy + row + i, n), row + i), load(x + row + i, n),
+                                                     columns_of<T>(affine, i, n), weights_of(i, n),
+                                                     chosen_lanes<T>(own, i, n)),
+                  n);
+          });
         }
+        return;
+      }
+      with_stores(reach, [&](auto streams) {
+        each_rows<streams.value, T>(block, reach, [&](auto rows, Index offset) {
+          const T *dy_rows = dy + offset, *x_rows = x + offset;
+          T* to = dx + offset;
+          each_vector<T>(block.cols, [&](Index i, auto n) {
+            const GradientAffine<Vec<T>> columns = columns_of<T>(affine, i, n);
+            const Vec<T> weight = weights_of(i, n);
+            Vec<T> v[rows.value];
 #pragma GCC unroll 4
-        for (int r = 0; r < rows.value; ++r) store<streams.value>(to + r * block.stride + i, v[r], n);
+            for (int r = 0; r < rows.value; ++r) {
+              const Index at = r * block.stride + i;
+              v[r] = gradient_of<weighted.value, T>(whole(load(dy_rows + at, n), offset + at), load(x_rows + at, n),
+                                                    columns, weight);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < rows.value; ++r) store<streams.value>(to + r * block.stride + i, v[r], n);
+          });
+        });
       });
     });
   });
 }
 
-template <class T>
-void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean, ColumnGradientSums out) {
+template <class W, class T>
+NORMKIT_INLINE void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean, W whole,
+                                         ColumnGradientSums out) {
   clear<T>(out.g, out.g_lo, block.cols);
   clear<T>(out.gd, out.gd_lo, block.cols);
   each_strip<sum_cols>(block, [&](RowRange rows, Index first, Index cols, Index ahead) {
@@ -176,7 +272,7 @@ void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean,
           fetch(dy + ahead + i);
           fetch(x + ahead + i);
         }
-        const Wide<T> dy_wide = widen(dy + i, n);
+        const Wide<T> dy_wide = whole(widen(dy + i, n), i);
         g.part[k] = accumulate(g.part[k], dy_wide);
         gd.part[k] = multiply_add(dy_wide, accumulate(minus_mean.part[k], widen(x + i, n)), gd.part[k]);
       });
@@ -184,6 +280,11 @@ void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean,
     g.store_to(out.g + first, out.g_lo + first, cols);
     gd.store_to(out.gd + first, out.gd_lo + first, cols);
   });
+}
+
+template <class T>
+void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean, ActiveBits active, ColumnGradientSums out) {
+  with_active(active, [&](auto whole) { column_gradient_sums(dy, x, block, mean, whole, out); });
 }
 
 template <class T>

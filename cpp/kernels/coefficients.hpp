@@ -14,6 +14,13 @@ inline Where from(Where where, Index outer, Index channel, Index inner) {
   return where;
 }
 
+// The same for the bits of an array, and for what is fused with an operation on it.
+inline ActiveBits from(ActiveBits bits, Index elements) { return {bits.at, bits.first + elements}; }
+template <class T>
+inline Fusion<T> from(const Fusion<T>& fusion, Index elements) {
+  return {fusion.residual ? fusion.residual + elements : nullptr, fusion.activation, from(fusion.active, elements)};
+}
+
 // Squares below the normal numbers of T are lost, which matters when neither the variance is larger than this nor eps
 // is much larger.
 template <class T>

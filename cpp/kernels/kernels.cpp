@@ -1,5 +1,6 @@
 // Compiled once per instruction set, each time with NORMKIT_ISA naming it. Exports exactly one symbol: the table.
 #include "activations.hpp"
+#include "bits.hpp"
 #include "coefficients.hpp"
 #include "halves.hpp"
 #include "loops.hpp"
@@ -39,6 +40,8 @@ constexpr Kernels<T> table() {
       layer_norm_backward_columns<T>,
       affine<T>,
       column_affine<T>,
+      keep_active<T>,
+      active_gradients<T>,
       gradient_sums<T>,
       column_gradient_sums<T>,
       add_columns<T>,

@@ -16,16 +16,16 @@ struct GradientLanes {
 };
 
 // dy: of x's type, or what it is computed in.
-template <bool has_weight, class T, class D>
+template <bool has_weight, class T, class D, class W = AllOf>
 NORMKIT_INLINE void add_gradients(const D* dy, const T* x, const Real<T>* weight, Index count, Wide<T> minus_mean,
-                                  GradientLanes<T>& sums, Index ahead) {
+                                  GradientLanes<T>& sums, Index ahead, W whole = {}) {
   GradientLanes<T> lanes = sums;
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
     if (k == 0) {
       fetch_line(dy + ahead, i);
       fetch_line(x + ahead, i);
     }
-    Wide<T> g = widen(dy + i, n);
+    Wide<T> g = whole(widen(dy + i, n), i);
     if constexpr (has_weight) g = g * widen(weight + i, n);
     lanes.g.part[k] = accumulate(lanes.g.part[k], g);
     lanes.gd.part[k] = multiply_add(g, accumulate(minus_mean, widen(x + i, n)), lanes.gd.part[k]);
@@ -34,24 +34,26 @@ NORMKIT_INLINE void add_gradients(const D* dy, const T* x, const Real<T>* weight
 }
 
 // Up to `most` channels; the lanes of one alone stay in registers from run to run.
-template <Index most, class T>
-NORMKIT_INLINE void run_gradients(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean,
+template <Index most, class T, class W>
+NORMKIT_INLINE void run_gradients(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, W whole,
                                   GradientSums* out, Index ahead) {
   GradientLanes<T> sums[most];
   each_run(runs, channels, [&](Index run, Index c) {
     const Wide<T> minus_mean = Wide<T>{} - broadcast_wide<T>(mean[c]);
-    add_gradients<false, T>(dy + run, x + run, nullptr, runs.inner, minus_mean, sums[c], ahead);
+    add_gradients<false, T>(dy + run, x + run, nullptr, runs.inner, minus_mean, sums[c], ahead, whole.from(run));
   });
   for (Index c = 0; c < channels; ++c) out[c] = {sums[c].g.total(), sums[c].gd.total()};
 }
 
 template <class T>
-void gradient_sums(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, GradientSums* out,
+void gradient_sums(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, ActiveBits active, GradientSums* out,
                    Index ahead) {
-  if (channels == 1)
-    run_gradients<1>(dy, x, runs, 1, mean, out, ahead);
-  else
-    run_gradients<most_channels>(dy, x, runs, channels, mean, out, ahead);
+  with_active(active, [&](auto whole) {
+    if (channels == 1)
+      run_gradients<1>(dy, x, runs, 1, mean, whole, out, ahead);
+    else
+      run_gradients<most_channels>(dy, x, runs, channels, mean, whole, out, ahead);
+  });
 }
 
 // dz = dy·A'(z) over some columns of a row, z being computed as the forward pass did.

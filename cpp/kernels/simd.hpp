@@ -303,6 +303,33 @@ NORMKIT_INLINE void widen_bytes(const std::uint8_t* p, M& to) {
 }
 #endif
 
+// A bit for every lane of a mask, lane 0 lowest, and back: lanes without their bit become +0.
+template <class T>
+NORMKIT_INLINE std::uint32_t lane_bits(Mask<T> mask) {
+#if defined(__AVX512F__)
+  if constexpr (!is_double<T>) return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask));
+#elif defined(__AVX2__)
+  if constexpr (!is_double<T>)
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
+#endif
+#if defined(NORMKIT_WIDE_DOUBLES)
+  if constexpr (is_double<T>) return _mm512_movepi64_mask(reinterpret_cast<__m512i>(mask));
+#elif defined(__AVX2__)
+  if constexpr (is_double<T>)
+    return static_cast<std::uint32_t>(_mm256_movemask_pd(reinterpret_cast<__m256d>(mask)));
+#endif
+  std::uint32_t bits = 0;
+  for (int i = 0; i < lanes<T>; ++i) bits |= static_cast<std::uint32_t>(mask[i] & 1) << i;
+  return bits;
+}
+template <class T>
+NORMKIT_INLINE Vec<T> keep_lanes(Vec<T> v, std::uint32_t bits) {
+  Mask<T> lane;
+  for (int i = 0; i < lanes<T>; ++i) lane[i] = 1 << i;
+  const Mask<T> all = static_cast<decltype(lane[0] + 0)>(bits) - Mask<T>{};
+  return (all & lane) != 0 ? v : Vec<T>{};
+}
+
 // As many vectors of doubles v[0], v[1], ... as they have lanes: the sum of the lanes of each, by halves, as the lanes
 // of one vector. At every step two vectors become one, with the sums of their halves side by side.
 #if defined(NORMKIT_WIDE_DOUBLES)

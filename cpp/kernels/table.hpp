@@ -51,6 +51,13 @@ struct Where {
   Index outer = 0, channel = 0, inner = 0;
 };
 
+// A bit for each element of an array in the order of memory: whether relu passes its gradient. Four bytes more than
+// these take may be read. null where there are none.
+struct ActiveBits {
+  std::uint8_t* at = nullptr;
+  Index first = 0;  // element
+};
+
 // Unevaluated sum hi + lo. For float data lo is 0: a double holds all that is needed.
 struct Sum {
   double hi, lo;
@@ -84,9 +91,10 @@ template <class T>
 struct AffineColumns {
   const T *center, *scale, *shift;
 };
+// weight: null, or a factor of dy before anything else.
 template <class T>
 struct GradientAffineColumns {
-  const T *center, *scale, *dy_center, *dy_scale;
+  const T *center, *scale, *dy_center, *dy_scale, *weight = nullptr;
 };
 
 // One value per column, in planes of length cols; the low planes are neither read nor written for float data. count:
@@ -99,6 +107,18 @@ struct ColumnMean {
 };
 struct ColumnGradientSums {
   double *g, *g_lo, *gd, *gd_lo;
+};
+
+// What an operation makes of its result before it stores it.
+enum class Activation { none, relu, gelu, silu };
+
+// The same for a channel or column: y = activation(z + residual), of which `active` keeps where the gradient passes.
+// Activations are none or relu.
+template <class T>
+struct Fusion {
+  const T* residual = nullptr;
+  Activation activation = Activation::none;
+  ActiveBits active;
 };
 
 // `rows` rows of `cols` elements, consecutive rows `stride` elements apart.
@@ -117,8 +137,6 @@ struct Stores {
   Index ahead;
 };
 
-// What an operation makes of its result before it stores it.
-enum class Activation { none, relu, gelu, silu };
 
 // x, y: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows). Values that are not centered have mean 0: then
 // it is RMS norm.
@@ -195,18 +213,25 @@ struct Kernels {
   void (*layer_norm_backward_columns)(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                       const RowGradient<Real<T>>* gradients, double* dweight, double* dbias);
 
-  void (*affine)(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> affine, Stores stores);
-  void (*column_affine)(const T* x, T* y, Block block, AffineColumns<Real<T>> affine, Reach reach);
+  void (*affine)(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> affine, Fusion<T> fusion,
+                 Stores stores);
+  void (*column_affine)(const T* x, T* y, Block block, AffineColumns<Real<T>> affine, Fusion<T> fusion, Reach reach);
 
-  void (*gradient_sums)(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, GradientSums* out,
-                        Index ahead);
-  void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, ColumnGradientSums out);
+  // The bits of what relu has made.
+  void (*keep_active)(const T* y, Index count, ActiveBits active);
+  // active, here and below: where dy counts; elsewhere it is 0.
+  // dz = dy where it counts
+  void (*active_gradients)(const T* dy, T* dz, Runs runs, Index channels, ActiveBits active);
+  void (*gradient_sums)(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, ActiveBits active,
+                        GradientSums* out, Index ahead);
+  void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, ActiveBits active,
+                               ColumnGradientSums out);
   void (*add_columns)(ColumnGradientSums sums, ColumnGradientSums others, Index cols);
   // Elements that do not count did not move the mean and the variance: their dx is dy·dy_scale.
   void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, Index channels,
-                          GradientAffineColumns<Real<T>> affine, Where where, Stores stores);
+                          GradientAffineColumns<Real<T>> affine, ActiveBits active, Where where, Stores stores);
   void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<Real<T>> affine,
-                                 Where where, Reach reach);
+                                 ActiveBits active, Where where, Reach reach);
 };
 
 // Channels of float data, whose statistics and coefficients are found side by side: arrays of one value each.

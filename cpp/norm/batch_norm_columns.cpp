@@ -264,11 +264,17 @@ class MatrixGradientSums {
     return {means_[col], means_[matrix_.cols() + col]};
   }
 
-  void compute(const T* dy, const T* x, Index chunk, Share columns) const {
+  // given: the arguments before from_residual
+  void compute(const BatchNormBackward<T>& args, const BatchNormBackward<T>& given, Index chunk, Share columns) const {
     const double* mean = means_.data() + columns.begin;
     each_piece(matrix_, chunk, columns, [&](const Piece& piece, Index set) {
-      kernels<T>().column_gradient_sums(dy + piece.offset, x + piece.offset, piece.block, {mean, mean + matrix_.cols()},
-                                        at(set, columns.begin));
+      const Index first = piece.offset;
+      if (args.dresidual)
+        kernels<T>().active_gradients(given.dy + first, args.dresidual + first,
+                                      {piece.block.rows, piece.block.stride, piece.block.cols}, 1,
+                                      from(given.active, first));
+      kernels<T>().column_gradient_sums(args.dy + first, args.x + first, piece.block, {mean, mean + matrix_.cols()},
+                                        from(args.active, first), at(set, columns.begin));
     });
   }
 
@@ -438,14 +444,16 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
     if (args.y == nullptr) return;
     coefficients.each_block(
         args.y, args.reach, rows, [&](Index offset, const Block& block, Index first_col, Reach reach) {
-          kernel.column_affine(args.x + offset, args.y + offset, block, coefficients.affine(first_col), reach);
+          kernel.column_affine(args.x + offset, args.y + offset, block, coefficients.affine(first_col),
+                               from(args.fusion, offset), reach);
         });
   };
   parallel(threads, [&](const Team& team) { sweep_columns(team, matrix, statistics, finish, apply); });
 }
 
 template <class T>
-void backward_by_columns(const BatchNormBackward<T>& args, bool training, int threads) {
+void backward_by_columns(const BatchNormBackward<T>& given, bool training, int threads) {
+  const BatchNormBackward<T> args = from_residual(given);
   constexpr bool refines = is_double<T>;
   const Kernels<T>& kernel = kernels<T>();
   const Matrix<T> matrix(args.shape, MatrixMask<T>::is_whole_rows(args.where));
@@ -494,11 +502,17 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
                             [&](Index offset, const Block& block, Index first_col, Reach reach) {
                               const T* dy = args.dy + offset;
                               T* dx = args.dx + offset;
-                              if (training)
+                              const ActiveBits active = from(args.active, offset);
+                              if (training) {
                                 kernel.column_gradient_affine(dy, args.x + offset, dx, block,
-                                                              coefficients.gradient(first_col), mask.at(offset), reach);
-                              else
-                                kernel.column_affine(dy, dx, block, coefficients.affine(first_col), reach);
+                                                              coefficients.gradient(first_col), active,
+                                                              mask.at(offset), reach);
+                              } else if (active.at) {
+                                kernel.active_gradients(dy, dx, {block.rows, block.stride, block.cols}, 1, active);
+                                kernel.column_affine(dx, dx, block, coefficients.affine(first_col), {}, Reach::near);
+                              } else {
+                                kernel.column_affine(dy, dx, block, coefficients.affine(first_col), {}, reach);
+                              }
                             });
   };
   sums.set_means(args.mean);
@@ -510,7 +524,7 @@ void backward_by_columns(const BatchNormBackward<T>& args, bool training, int th
       team.barrier();
     }
     sweep_columns(
-        team, matrix, [&](Index chunk, Share columns) { sums.compute(args.dy, args.x, chunk, columns); }, finish,
+        team, matrix, [&](Index chunk, Share columns) { sums.compute(args, given, chunk, columns); }, finish,
         apply);
   });
 }

@@ -144,7 +144,8 @@ void forward_by_runs(const BatchNormForward<T>& args, int threads) {
     const Stores stores{reach, pieces.ahead(some, piece, next)};
     coefficients.each_open(some, [&](Index channel, Index count) {
       const Index first = pieces.offset(channel, piece);
-      kernel.affine(args.x + first, args.y + first, pieces.runs(piece), count, coefficients.affine(channel), stores);
+      kernel.affine(args.x + first, args.y + first, pieces.runs(piece), count, coefficients.affine(channel),
+                    from(args.fusion, first), stores);
     });
   };
   parallel(threads, [&](const Team& team) {
@@ -179,15 +180,31 @@ void inference_by_planes(const BatchNormForward<T>& args, int threads) {
       const Index channel = p % channels, count = std::min(planes.end - p, channels - channel);
       coefficients.each_open({channel, channel + count}, [&](Index first, Index some) {
         const Index at = (p + first - channel) * inner;
-        kernel.affine(args.x + at, args.y + at, {1, 0, inner}, some, coefficients.affine(first), {reach, 0});
+        kernel.affine(args.x + at, args.y + at, {1, 0, inner}, some, coefficients.affine(first), from(args.fusion, at),
+                      {reach, 0});
       });
       p += count;
     }
   });
 }
 
+// dx = dy·scale
 template <class T>
-void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threads) {
+void scale_gradients(const BatchNormBackward<T>& args, Index first, Runs runs, Index channels,
+                     AffineColumns<Real<T>> scale, Stores stores) {
+  const T* dy = args.dy + first;
+  T* dx = args.dx + first;
+  if (args.active.at) {
+    kernels<T>().active_gradients(dy, dx, runs, channels, from(args.active, first));
+    dy = dx;
+    stores = {Reach::near, 0};
+  }
+  kernels<T>().affine(dy, dx, runs, channels, scale, {}, stores);
+}
+
+template <class T>
+void backward_by_runs(const BatchNormBackward<T>& given, bool training, int threads) {
+  const BatchNormBackward<T> args = from_residual(given);
   const Kernels<T>& kernel = kernels<T>();
   const Index channels = args.shape.channels;
   const Index channel_bytes = 2 * args.shape.per_channel() * static_cast<Index>(sizeof(T));
@@ -205,9 +222,11 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
     means[channel] = refine_mean(args.mean[channel], merge_pieces(pieces, args.shape, moments.data(), channel).mean);
   };
   const auto sums = [&](Share some, Index piece, Next next) {
-    const Index first = pieces.offset(some.begin, piece);
-    kernel.gradient_sums(args.dy + first, args.x + first, pieces.runs(piece), some.end - some.begin,
-                         means.data() + some.begin, parts.data() + piece * channels + some.begin,
+    const Index first = pieces.offset(some.begin, piece), count = some.end - some.begin;
+    const Runs runs = pieces.runs(piece);
+    if (args.dresidual) kernel.active_gradients(given.dy + first, args.dresidual + first, runs, count, from(given.active, first));
+    kernel.gradient_sums(args.dy + first, args.x + first, runs, count, means.data() + some.begin,
+                         from(args.active, first), parts.data() + piece * channels + some.begin,
                          pieces.ahead(some, piece, next));
   };
   const auto finish = [&](Index channel) {
@@ -232,9 +251,10 @@ void backward_by_runs(const BatchNormBackward<T>& args, bool training, int threa
       const Index first = pieces.offset(channel, piece);
       if (training)
         kernel.gradient_affine(args.dy + first, args.x + first, args.dx + first, runs, count,
-                               coefficients.gradient(channel), pieces.where(args.where, channel, piece), stores);
+                               coefficients.gradient(channel), from(args.active, first),
+                               pieces.where(args.where, channel, piece), stores);
       else
-        kernel.affine(args.dy + first, args.dx + first, runs, count, coefficients.affine(channel), stores);
+        scale_gradients(args, first, runs, count, coefficients.affine(channel), stores);
     });
   };
   for (Index channel = 0; channel < channels; ++channel) means[channel] = {args.mean[channel], 0.0};

@@ -84,16 +84,37 @@ CarefulMoments<T> careful_constants(double mean, Wider<T> rstd) {
   return {scaled(W(mean), -exponent), 0.0, scaled(rstd, exponent), exponent};
 }
 
-// weight(i) and bias(i): the parameters of the i-th element.
-template <class T, class Weight, class Bias>
+template <class W>
+W careful_activation(Activation activation, const W& z) {
+  return activation == Activation::none ? z : W(active_kernels().activations.value(activation, static_cast<double>(z)));
+}
+
+// Other threads may have business with the same byte.
+inline void set_bit(ActiveBits bits, Index element) {
+  const Index at = bits.first + element;
+  __atomic_fetch_or(bits.at + at / 8, static_cast<std::uint8_t>(1u << (at % 8)), __ATOMIC_RELAXED);
+}
+inline bool is_active(ActiveBits bits, Index element) {
+  const Index at = bits.first + element;
+  return bits.at == nullptr || (bits.at[at / 8] >> (at % 8) & 1) != 0;
+}
+// What is stored for z, the i-th element's.
+template <class T, class W>
+W careful_fusion(const Fusion<T>& fusion, Index i, W z) {
+  if (fusion.residual) z = z + W(to_double(fusion.residual[i]));
+  if (fusion.active.at && !(static_cast<double>(z) <= 0.0)) set_bit(fusion.active, i);
+  return careful_activation(fusion.activation, z);
+}
+
+// weight(i) and bias(i): the parameters of the i-th element; finish(i, z): what is made of it.
+template <class T, class Weight, class Bias, class Finish>
 void careful_normalize(const T* x, T* y, Runs runs, const CarefulMoments<T>& moments, Weight&& weight, Bias&& bias,
-                       Activation activation = Activation::none) {
+                       Finish&& finish) {
   using W = Wider<T>;
   if (y == nullptr) return;
   each_element(runs, {}, [&](Index i, bool) {
-    W z = moments.x_hat(x[i]) * W(static_cast<double>(weight(i))) + W(static_cast<double>(bias(i)));
-    if (activation != Activation::none) z = active_kernels().activations.value(activation, static_cast<double>(z));
-    y[i] = rounded<T>(z);
+    const W z = moments.x_hat(x[i]) * W(static_cast<double>(weight(i))) + W(static_cast<double>(bias(i)));
+    y[i] = rounded<T>(finish(i, z));
   });
 }
 

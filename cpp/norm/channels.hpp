@@ -87,6 +87,16 @@ bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const Gradie
          coefficient_fits<T>(gradient.dy_center) && coefficient_fits<T>(gradient.dy_scale);
 }
 
+// The gradient of a residual is dy where it is active; once it is written, all else can be taken of it.
+template <class T>
+BatchNormBackward<T> from_residual(BatchNormBackward<T> args) {
+  if (args.dresidual) {
+    args.dy = args.dresidual;
+    args.active = {};
+  }
+  return args;
+}
+
 // A channel in a wider type; y may be x.
 template <class T>
 void careful_channel(const BatchNormForward<T>& args, Index channel, const T* x, T* y, Runs runs, bool training) {
@@ -103,7 +113,10 @@ void careful_channel(const BatchNormForward<T>& args, Index channel, const T* x,
   args.rstd[channel] = moments.rstd_of_x();
   const Real<T> weight = args.weight ? args.weight[channel] : Real<T>(1),
                 bias = args.bias ? args.bias[channel] : Real<T>(0);
-  careful_normalize(x, y, runs, moments, [&](Index) { return weight; }, [&](Index) { return bias; });
+  const Fusion<T> fusion = from(args.fusion, x - args.x);
+  careful_normalize(
+      x, y, runs, moments, [&](Index) { return weight; }, [&](Index) { return bias; },
+      [&](Index i, const W& z) { return careful_fusion(fusion, i, z); });
 }
 
 // All gradients of a channel in a wider type. first: where the channel starts in dy, x and dx; dx may be dy or x.
@@ -115,12 +128,14 @@ void careful_channel_gradients(const BatchNormBackward<T>& args, Index channel, 
   const double mean = args.mean[channel], rstd = args.rstd[channel];
   const Where where = from(args.where, 0, channel, 0);
   CarefulGradient<T> gradient{careful_constants<T>(mean, W(rstd)), rstd, 0.0, 0.0};
-  const auto g = [&](Index i, const W&) { return W(to_double(dy[i])); };
+  const ActiveBits active = from(args.active, first);
+  const auto upstream = [&](Index i) { return is_active(active, i) ? W(to_double(dy[i])) : W(0.0); };
+  const auto g = [&](Index i, const W&) { return upstream(i); };
   if (training) gradient = careful_gradient(x, runs, where, mean, rstd, g);
   const W dy_scale = W(weight_of(args.weight, channel)) * W(rstd);
   W dweight = 0.0, dbias = 0.0;
   each_element(runs, where, [&](Index i, bool counts) {
-    const W dy_i = to_double(dy[i]), x_hat = gradient.moments.x_hat(x[i]);
+    const W dy_i = upstream(i), x_hat = gradient.moments.x_hat(x[i]);
     dweight += dy_i * x_hat;
     dbias += dy_i;
     dx[i] = rounded<T>(gradient.centred(dy_i, x_hat, training && counts) * dy_scale);

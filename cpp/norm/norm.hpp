@@ -36,6 +36,7 @@ struct BatchNormForward {
   Reach reach;
   Where where;                // in training
   double* samples = nullptr;  // (channels): how many elements count; null where all do
+  Fusion<T> fusion = {};      // its arrays are in the order of x; the bits are all 0 before
 };
 
 template <class T>
@@ -47,7 +48,9 @@ struct BatchNormBackward {
   Real<T>*dweight, *dbias;  // (channels)
   ChannelShape shape;
   Reach reach;
-  Where where;                      // in training
+  Where where;            // in training
+  ActiveBits active = {};       // those of the forward pass
+  T* dresidual = nullptr;  // dy where it is active, or null
   const double* samples = nullptr;  // (channels): how many elements count; set by batch_norm_backward
 };
 
@@ -60,5 +63,46 @@ void batch_norm_inference(const BatchNormForward<T>& args, int threads);
 // training: mean and rstd are those of x; otherwise they are constants.
 template <class T>
 void batch_norm_backward(const BatchNormBackward<T>& args, bool training, int threads);
+
+// An array seen as (batch, outer, channels, inner), whose channels come in groups. NCHW: (N, 1, C, H·W); NHWC: (N, H·W,
+// C, 1). Instance norm has a channel in each group.
+struct GroupShape {
+  Index batch, outer, channels, inner, groups;
+  Index size() const { return batch * outer * channels * inner; }
+  Index per_group() const { return channels / groups; }
+  Index group_size() const { return outer * per_group() * inner; }
+};
+
+// mean, rstd: (batch, groups). where: its outer index runs through batch and outer.
+template <class T>
+struct GroupNormForward {
+  const T* x;
+  T* y;
+  const Real<T>*weight, *bias;  // (channels) or null
+  double *mean, *rstd;
+  GroupShape shape;
+  double eps;
+  Reach reach;
+  Where where;
+  Fusion<T> fusion = {};
+};
+
+template <class T>
+struct GroupNormBackward {
+  const T *dy, *x;
+  T* dx;
+  const Real<T>* weight;  // (channels) or null
+  const double *mean, *rstd;
+  Real<T>*dweight, *dbias;  // (channels)
+  GroupShape shape;
+  Reach reach;
+  Where where;
+  ActiveBits active = {};
+};
+
+template <class T>
+void group_norm(const GroupNormForward<T>& args, int threads);
+template <class T>
+void group_norm_backward(const GroupNormBackward<T>& args, int threads);
 
 }  // namespace normkit

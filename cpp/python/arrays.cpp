@@ -120,6 +120,11 @@ py::array empty(Scalar scalar, const Shape& shape) {
   return made;
 }
 
+py::array bytes(Index count) {
+  const PoolScope scope(static_cast<std::size_t>(count));
+  return py::array_t<std::uint8_t>(count);
+}
+
 Destination new_result(Scalar scalar, const Shape& shape) {
   std::size_t bytes = scalar == Scalar::f64 ? 8 : scalar == Scalar::f32 ? 4 : 2;
   for (const py::ssize_t length : shape) bytes *= static_cast<std::size_t>(length);

@@ -55,6 +55,8 @@ struct Destination {
 
 // Uninitialized.
 py::array empty(Scalar scalar, const Shape& shape);
+// Bytes from the pool.
+py::array bytes(Index count);
 // The same for a result, from the pool; or with the layout (strides) of a dense array.
 Destination new_result(Scalar scalar, const Shape& shape);
 Destination new_result_like(const py::array& array);

@@ -3,66 +3,13 @@
 
 #include "norm/norm.hpp"
 #include "norm/threads.hpp"
+#include "python/channel_view.hpp"
 #include "python/checks.hpp"
 #include "python/fastcall.hpp"
 #include "python/operations.hpp"
 
 namespace normkit::python {
 namespace {
-
-// x as (outer, channels, inner): every axis but the channel axis is reduced, so their order in memory does not matter.
-class ChannelView {
- public:
-  ChannelView(const py::array& x, int axis) : array_(x), axis_(axis) {
-    std::vector<int> order;
-    if (!is_dense(x, order)) {
-      array_ = contiguous(x);
-      is_dense(array_, order);
-    }
-    shape_ = {1, x.shape(axis), 1};
-    bool before = true;
-    for (const int i : order) {
-      if (i == axis)
-        before = false;
-      else
-        (before ? shape_.outer : shape_.inner) *= x.shape(i);
-      if (i != axis) (before ? outer_ : inner_).push_back(i);
-    }
-  }
-
-  const py::array& array() const { return array_; }
-  const ChannelShape& shape() const { return shape_; }
-  Shape channels() const { return {static_cast<py::ssize_t>(shape_.channels)}; }
-
-  // Another array of x's shape in the same layout; a copy where its own is another.
-  py::array matched(const py::array& other) const {
-    return same_layout(other, array_) ? other : copy_in_layout(other, array_);
-  }
-  // mask: of x's shape, or none.
-  Mask mask(const py::array& mask) const {
-    return mask && array_.size() > 0 ? grouped(mask, outer_, {axis_}, inner_) : Mask{};
-  }
-  Destination result(const py::object& out, std::initializer_list<const py::array*> inputs) const {
-    if (!out.is_none()) {
-      const auto array = py::reinterpret_borrow<py::array>(out);
-      const bool aligned = is_aligned(array);
-      if (aligned && same_layout(array, array_)) return {array, is_none_of(array, inputs)};
-    }
-    return new_result_like(array_);
-  }
-  static py::object finish(const py::object& out, const py::array& result) {
-    if (out.is_none()) return result;
-    if (py::reinterpret_borrow<py::array>(out).data() != result.data())
-      copy_to(py::reinterpret_borrow<py::array>(out), result);
-    return out;
-  }
-
- private:
-  py::array array_;
-  ChannelShape shape_;
-  int axis_;
-  std::vector<int> outer_, inner_;
-};
 
 // A running statistic: (C,) in float32 or float64, with any stride.
 class Running {
@@ -139,7 +86,7 @@ class Samples {
 struct ForwardArguments {
   const Operation op{"batch_norm"};
   const py::object &x_object, &weight_object, &bias_object, &running_mean, &running_var, &axis, &eps_object,
-      &where_object, &out, &num_threads;
+      &where_object, &residual, &activation, &out, &num_threads;
   bool return_moments;
 };
 
@@ -155,8 +102,13 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
   const py::array bias = checked_parameter(op, "bias", given.bias_object, scalar, view.channels());
   const double eps = checked_eps(op, given.eps_object);
   const Mask mask = view.mask(checked_where(op, given.where_object, x));
+  const Activation activation = checked_relu(op, given.activation);
+  const py::array residual =
+      given.residual.is_none() ? no_array()
+                               : view.matched(checked_like(op, "residual", given.residual, scalar, shape_of(x)));
   const py::object target = checked_out(op, given.out, x,
                                         {{"x", given.x_object, true},
+                                         {"residual", given.residual, true},
                                          {"weight", given.weight_object, false},
                                          {"bias", given.bias_object, false},
                                          {"stats.mean", given.running_mean, false},
@@ -165,10 +117,12 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
   const Statistics mean(view.channels(), given.return_moments), rstd(view.channels(), given.return_moments),
       var(view.channels(), given.return_moments);
   const Samples samples(view, mask);
+  const KeptBits active(view, given.return_moments && activation != Activation::none);
   prepare(op, view.channels(), mean, var);
 
-  Destination output = view.result(target, {&view.array()});
-  const Index bytes = sweeps * x.nbytes();
+  Destination output =
+      residual ? view.result(target, {&view.array(), &residual}) : view.result(target, {&view.array()});
+  const Index bytes = (sweeps + (residual ? 1 : 0)) * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, given.num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
@@ -183,22 +137,25 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
                                    eps,
                                    output.reach(),
                                    mask.where,
-                                   samples.data()};
+                                   samples.data(),
+                                   {optional_data<T>(residual), activation, active.bits()}};
     without_gil(bytes, [&] { run(args, threads); });
   });
   const py::object result = ChannelView::finish(target, output.array);
   const py::object y = given.out.is_none() ? result : given.out;
   after(mean.data(), var.data(), view.shape().per_channel());
-  if (given.return_moments) return py::make_tuple(y, mean.array(), rstd.array(), var.array(), samples.object());
+  if (given.return_moments)
+    return py::make_tuple(y, mean.array(), rstd.array(), var.array(), samples.object(), active.object());
   return y;
 }
 
 py::object training(const py::object& x, const py::object& weight, const py::object& bias,
                     const py::object& running_mean, const py::object& running_var, double momentum, bool unbiased,
-                    const py::object& axis, const py::object& eps, const py::object& where, const py::object& out,
-                    bool return_moments, const py::object& num_threads) {
-  const ForwardArguments given{{"batch_norm"}, x,   weight, bias, running_mean, running_var,
-                               axis,           eps, where,  out,  num_threads,  return_moments};
+                    const py::object& axis, const py::object& eps, const py::object& where, const py::object& residual,
+                    const py::object& activation, const py::object& out, bool return_moments,
+                    const py::object& num_threads) {
+  const ForwardArguments given{{"batch_norm"}, x,        weight,     bias, running_mean, running_var,   axis, eps,
+                               where,          residual, activation, out,  num_threads,  return_moments};
   std::vector<Running> running;
   const auto prepare = [&](const Operation& op, const Shape& channels, auto&, auto&) {
     running.emplace_back(op, "stats.mean", running_mean, channels);
@@ -218,10 +175,11 @@ py::object training(const py::object& x, const py::object& weight, const py::obj
 
 py::object inference(const py::object& x, const py::object& weight, const py::object& bias,
                      const py::object& running_mean, const py::object& running_var, const py::object& axis,
-                     const py::object& eps, const py::object& out, bool return_moments, const py::object& num_threads) {
+                     const py::object& eps, const py::object& residual, const py::object& activation,
+                     const py::object& out, bool return_moments, const py::object& num_threads) {
   const py::none where;
-  const ForwardArguments given{{"batch_norm"}, x,   weight, bias, running_mean, running_var,
-                               axis,           eps, where,  out,  num_threads,  return_moments};
+  const ForwardArguments given{{"batch_norm"}, x,        weight,     bias, running_mean, running_var,   axis, eps,
+                               where,          residual, activation, out,  num_threads,  return_moments};
   const auto prepare = [&](const Operation& op, const Shape& channels, auto& mean, auto& var) {
     const Running means(op, "stats.mean", running_mean, channels);
     const Running vars(op, "stats.var", running_var, channels);
@@ -255,9 +213,9 @@ py::tuple moments(const py::object& x_object, const py::object& axis, const py::
 }
 
 py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
-                   const py::object& rstd_object, const py::object& weight_object, bool training,
-                   const py::object& axis, const py::object& where, const py::object& out,
-                   const py::object& num_threads) {
+                   const py::object& rstd_object, const py::object& weight_object, const py::object& active_object,
+                   bool training, const py::object& axis, const py::object& where, bool return_dresidual,
+                   const py::object& out, const py::object& num_threads) {
   const Operation op{"batch_norm_backward"};
   const py::array x = checked_input(op, "x", x_object);
   const Scalar scalar = scalar_of(x);
@@ -275,10 +233,12 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                          {"moments.rstd", rstd_object, false},
                                          {"where", where, false}});
 
+  const KeptBits active(op, view, active_object);
   const py::array upstream = view.matched(dy);
   Destination output = view.result(target, {&upstream, &view.array()});
+  py::array dresidual = return_dresidual ? new_result_like(view.array()).array : no_array();
   py::array dweight = empty(real_of(scalar), view.channels()), dbias = empty(real_of(scalar), view.channels());
-  const Index bytes = 3 * x.nbytes();
+  const Index bytes = (return_dresidual ? 4 : 3) * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
@@ -292,12 +252,15 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                     writable<Real<T>>(dbias),
                                     view.shape(),
                                     output.reach(),
-                                    mask.where};
+                                    mask.where,
+                                    active.bits(),
+                                    return_dresidual ? writable<T>(dresidual) : nullptr};
     without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });
   });
   const py::object dx = ChannelView::finish(target, output.array);
   return py::make_tuple(out.is_none() ? dx : out, parameter_gradient(dweight, weight_object, scalar),
-                        parameter_gradient(dbias, weight_object, scalar));
+                        parameter_gradient(dbias, weight_object, scalar),
+                        dresidual ? py::object(dresidual) : py::none());
 }
 
 }  // namespace

@@ -190,6 +190,13 @@ int checked_threads(const Operation& op, const py::object& object) {
   return static_cast<int>(threads);
 }
 
+py::ssize_t checked_count(const Operation& op, const char* name, const py::object& object) {
+  py::ssize_t count = 0;
+  if (!as_integer(object, count))
+    op.type_error(std::string(name) + " must be an integer, got " + std::string(py::repr(object)));
+  return count;
+}
+
 int checked_axis(const Operation& op, const py::object& object, py::ssize_t ndim) {
   py::ssize_t axis = 0;
   if (!as_integer(object, axis)) op.type_error("axis must be an integer, got " + std::string(py::repr(object)));

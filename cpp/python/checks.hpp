@@ -39,6 +39,7 @@ Activation checked_activation(const Operation& op, const py::object& object);
 double checked_eps(const Operation& op, const py::object& object);
 // 0 for None.
 int checked_threads(const Operation& op, const py::object& object);
+py::ssize_t checked_count(const Operation& op, const char* name, const py::object& object);
 int checked_axis(const Operation& op, const py::object& object, py::ssize_t ndim);
 // One axis or a sequence of axes, sorted.
 std::vector<int> checked_axes(const Operation& op, const py::object& object, py::ssize_t ndim);

@@ -1,4 +1,4 @@
-// The compiled module normkit._core. Every argument is positional; normkit/ops.py has names, defaults and docstrings.
+// The compiled module normkit._core. Every argument is positional; normkit/ops has names, defaults and docstrings.
 #include "python/memory.hpp"
 #include "python/operations.hpp"
 
@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   normkit::python::register_memory();
   normkit::python::register_layer_norm(module);
   normkit::python::register_batch_norm(module);
+  normkit::python::register_group_norm(module);
   normkit::python::register_losses(module);
   normkit::python::register_optimizers(module);
   normkit::python::register_configuration(module);

@@ -7,6 +7,7 @@ namespace normkit::python {
 
 void register_layer_norm(pybind11::module_& module);
 void register_batch_norm(pybind11::module_& module);
+void register_group_norm(pybind11::module_& module);
 void register_losses(pybind11::module_& module);
 void register_optimizers(pybind11::module_& module);
 void register_configuration(pybind11::module_& module);

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 from normkit import isa, reference
 from normkit._core import __version__
 from normkit.config import empty_cache, get_num_threads, set_num_threads, show_config
-from normkit.moments import BatchMoments, Moments, NormGradients
+from normkit.moments import BatchMoments, Moments, NormGradients, ResidualGradients
 from normkit.ops import (
     batch_moments,
     batch_norm,
     batch_norm_backward,
+    group_norm,
+    group_norm_backward,
+    instance_norm,
+    instance_norm_backward,
     layer_norm,
     layer_norm_backward,
     rms_norm,
@@ -37,6 +41,7 @@ __all__ = [
     "NormGradients",
     "RenormMoments",
     "RenormSchedule",
+    "ResidualGradients",
     "RunningStats",
     "__version__",
     "batch_moments",
@@ -48,6 +53,10 @@ __all__ = [
     "get_num_threads",
     "ghost_batch_norm",
     "ghost_batch_norm_backward",
+    "group_norm",
+    "group_norm_backward",
+    "instance_norm",
+    "instance_norm_backward",
     "isa",
     "layer_norm",
     "layer_norm_backward",

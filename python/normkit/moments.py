@@ -1,4 +1,4 @@
-"""What the operations return: `Moments`, `BatchMoments` and `NormGradients`."""
+"""What the operations return: `Moments`, `BatchMoments`, `NormGradients` and `ResidualGradients`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BatchMoments", "Count", "Moments", "NormGradients", "as_count"]
+__all__ = ["BatchMoments", "Bits", "Count", "Moments", "NormGradients", "ResidualGradients", "as_count"]
 
 F64 = NDArray[np.float64]
+Bits = NDArray[np.uint8] | None
 # A number that all channels share, or one for each.
 Count = int | NDArray[np.int64]
 
@@ -23,22 +24,42 @@ def as_count(numbers: Any) -> Count:
     return int(array.flat[0]) if array.size and (array == array.flat[0]).all() else array
 
 
-class Moments(NamedTuple):
+class _MeanAndRstd(NamedTuple):
+    mean: F64
+    rstd: F64
+
+
+class Moments(_MeanAndRstd):
     """The statistics that a forward pass used, as the backward pass wants them.
 
     Both are float64, whatever the dtype of x: a float32 mean would be wrong by 3 % of a standard
     deviation at mean/σ = 1e6, and the gradient would inherit it.
 
+    It unpacks as ``mean, rstd = moments``.
+
     Attributes
     ----------
     mean : ndarray of float64
-        Batch norm: shape (channels,). Layer norm: the shape of x without the normalized axes.
+        Batch norm: shape (channels,). Layer norm: the shape of x without the normalized axes. Group norm:
+        (batch, groups). RMS norm: zeros.
     rstd : ndarray of float64
         1 / sqrt(variance + eps), with the biased (population) variance; shaped as `mean`.
+    active : ndarray of uint8, optional
+        Where the operation ended in relu, and had a channel axis: a bit for each element of x in the order of
+        memory, 1 where the gradient passes, and some bytes more. None otherwise.
     """
 
-    mean: F64
-    rstd: F64
+    active: Bits = None
+
+    def __new__(cls, mean: F64, rstd: F64, active: Bits = None) -> Self:
+        """Take arrays as they are."""
+        moments = super().__new__(cls, mean, rstd)
+        if active is not None:
+            moments.active = active
+        return moments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.mean, self.rstd, self.active)
 
 
 class BatchMoments(Moments):
@@ -66,14 +87,14 @@ class BatchMoments(Moments):
     samples: Count
     eps: float
 
-    def __new__(cls, mean: F64, rstd: F64, var: F64, samples: Count, eps: float) -> Self:
+    def __new__(cls, mean: F64, rstd: F64, var: F64, samples: Count, eps: float, active: Bits = None) -> Self:
         """Take arrays as they are."""
-        moments = super().__new__(cls, mean, rstd)
+        moments = super().__new__(cls, mean, rstd, active)
         moments.var, moments.samples, moments.eps = var, samples, eps
         return moments
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.mean, self.rstd, self.var, self.samples, self.eps)
+        return type(self), (self.mean, self.rstd, self.var, self.samples, self.eps, self.active)
 
     def __repr__(self) -> str:
         return f"BatchMoments(mean={self.mean}, var={self.var}, samples={self.samples}, eps={self.eps})"
@@ -166,3 +187,28 @@ class NormGradients(NamedTuple):
     dx: NDArray[Any]
     dweight: NDArray[Any]
     dbias: NDArray[Any]
+
+
+class ResidualGradients(NormGradients):
+    """The same where a residual was added; it unpacks as ``dx, dweight, dbias``.
+
+    Attributes
+    ----------
+    dx, dweight, dbias : ndarray
+        See `NormGradients`.
+    dresidual : ndarray
+        Gradient with respect to the residual; shape and dtype of x.
+    """
+
+    dresidual: NDArray[Any]
+
+    def __new__(
+        cls, dx: NDArray[Any], dweight: NDArray[Any], dbias: NDArray[Any], dresidual: NDArray[Any]
+    ) -> Self:
+        """Take arrays as they are."""
+        gradients = super().__new__(cls, dx, dweight, dbias)
+        gradients.dresidual = dresidual
+        return gradients
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self, self.dresidual)

@@ -4,12 +4,22 @@ Checks, memory and arithmetic are in the compiled `_core`; these files give them
 """
 
 from normkit.ops.batch import batch_moments, batch_norm, batch_norm_backward
+from normkit.ops.groups import (
+    group_norm,
+    group_norm_backward,
+    instance_norm,
+    instance_norm_backward,
+)
 from normkit.ops.rows import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
 
 __all__ = [
     "batch_moments",
     "batch_norm",
     "batch_norm_backward",
+    "group_norm",
+    "group_norm_backward",
+    "instance_norm",
+    "instance_norm_backward",
     "layer_norm",
     "layer_norm_backward",
     "rms_norm",

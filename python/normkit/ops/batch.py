@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 from numpy.typing import NDArray
 
 from normkit import _core
-from normkit.moments import BatchMoments, Moments, NormGradients, as_count
+from normkit.moments import BatchMoments, Moments, NormGradients, ResidualGradients, as_count
 from normkit.stats import RunningStats
 
 __all__ = ["batch_moments", "batch_norm", "batch_norm_backward"]
@@ -26,6 +26,8 @@ def batch_norm(
     axis: int = ...,
     eps: float = ...,
     where: Array | None = ...,
+    residual: Array | None = ...,
+    activation: str | None = ...,
     out: Array | None = ...,
     return_moments: Literal[False] = ...,
     num_threads: int | None = ...,
@@ -41,6 +43,8 @@ def batch_norm(
     axis: int = ...,
     eps: float = ...,
     where: Array | None = ...,
+    residual: Array | None = ...,
+    activation: str | None = ...,
     out: Array | None = ...,
     return_moments: Literal[True],
     num_threads: int | None = ...,
@@ -55,6 +59,8 @@ def batch_norm(
     axis: int = 1,
     eps: float = 1e-5,
     where: Array | None = None,
+    residual: Array | None = None,
+    activation: str | None = None,
     out: Array | None = None,
     return_moments: bool = False,
     num_threads: int | None = None,
@@ -84,6 +90,10 @@ def batch_norm(
     where : ndarray of bool, optional
         Broadcasts to x: the elements that mean and variance are taken of, in training, by default all. See
         Notes.
+    residual : ndarray, optional
+        Added to the normalized x, before the activation, in the same pass: shape and dtype of x.
+    activation : {"relu"}, optional
+        Applied to the result in the same pass. See Notes.
     out : ndarray, optional
         Where to write the result: shape and dtype of x, writable; may be x itself.
     return_moments : bool, default False
@@ -114,6 +124,9 @@ def batch_norm(
     is left has mean 0 and rstd 0: y is bias there, no gradient reaches its x, and `stats` stay as they are. A
     sequence's padding is left out by ``where=np.arange(T) < lengths[:, None]``, with axes added for the channels.
 
+    With an activation, ``moments.active`` has a bit for each element: whether relu passes its gradient.
+    `batch_norm_backward` reads them, so neither y nor the residual has to be kept.
+
     References
     ----------
     .. [1] S. Ioffe, C. Szegedy, "Batch Normalization", 2015, arXiv:1502.03167, algorithm 1.
@@ -134,6 +147,8 @@ def batch_norm(
             axis,
             eps,
             where,
+            residual,
+            activation,
             out,
             returned,
             num_threads,
@@ -142,8 +157,8 @@ def batch_norm(
             plain.note_step(x.size // plain.num_channels if plain.num_channels else 0)
         if not returned:
             return result  # type: ignore[no-any-return]
-        y, mean, rstd, var, samples = result
-        moments = BatchMoments(mean, rstd, var, as_count(samples), float(eps))
+        y, mean, rstd, var, samples, active = result
+        moments = BatchMoments(mean, rstd, var, as_count(samples), float(eps), active)
         if plain is not stats and stats is not None:
             stats.update(moments)
         return (y, moments) if return_moments else y
@@ -152,11 +167,22 @@ def batch_norm(
             "batch_norm: training=False normalizes with running statistics; pass stats=RunningStats(...)"
         )
     result = _core.batch_norm_inference(
-        x, weight, bias, stats._mean, stats._var, axis, eps, out, return_moments, num_threads
+        x,
+        weight,
+        bias,
+        stats._mean,
+        stats._var,
+        axis,
+        eps,
+        residual,
+        activation,
+        out,
+        return_moments,
+        num_threads,
     )
     if return_moments:
-        y, mean, rstd, _, _ = result
-        return y, Moments(mean, rstd)
+        y, mean, rstd, _, _, active = result
+        return y, Moments(mean, rstd, active)
     return result  # type: ignore[no-any-return]
 
 
@@ -213,6 +239,7 @@ def batch_norm_backward(
     training: bool = True,
     axis: int = 1,
     where: Array | None = None,
+    return_dresidual: bool = False,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> NormGradients:
@@ -223,6 +250,9 @@ def batch_norm_backward(
         dx      = rstd · (g − mean(g) − x̂ · mean(g · x̂))      training
         dx      = rstd · g                                     training=False: the statistics are constants
         dweight = Σ dy · x̂,   dbias = Σ dy
+
+    Where the forward pass had an activation, dy stands for ``dy · moments.active`` in all of them, and that is the
+    gradient of a residual.
 
     Parameters
     ----------
@@ -242,6 +272,8 @@ def batch_norm_backward(
         The mask of the forward pass, in training. The means in dx are sums over the whole channel, divided by the
         number of elements that count; an element that does not has ``dx = rstd · g``. As every element is in
         these sums and in dweight, one whose x is NaN makes them NaN, even where its dy is 0: fill it before.
+    return_dresidual : bool, default False
+        Give the gradient of `residual` too, as attribute ``dresidual`` of the result.
     out : ndarray, optional
         Where to write dx: shape and dtype of x; may be dy or x itself.
     num_threads : int, optional
@@ -249,7 +281,7 @@ def batch_norm_backward(
 
     Returns
     -------
-    NormGradients
+    NormGradients, or with return_dresidual ResidualGradients
         dx with the shape and dtype of x; dweight and dbias with shape (C,) and the dtype of weight, or of x
         without one.
 
@@ -258,8 +290,20 @@ def batch_norm_backward(
     TypeError, ValueError
         As for `batch_norm`.
     """
-    return NormGradients._make(
-        _core.batch_norm_backward(
-            dy, x, moments[0], moments[1], weight, training, axis, where, out, num_threads
-        )
+    dx, dweight, dbias, dresidual = _core.batch_norm_backward(
+        dy,
+        x,
+        moments[0],
+        moments[1],
+        weight,
+        moments.active,
+        training,
+        axis,
+        where,
+        return_dresidual,
+        out,
+        num_threads,
     )
+    if dresidual is None:
+        return NormGradients(dx, dweight, dbias)
+    return ResidualGradients(dx, dweight, dbias, dresidual)

@@ -1,0 +1,66 @@
+// Rows that a kernel left alone, in a wider type, for the plans that work on rows.
+#pragma once
+
+#include "norm/careful.hpp"
+#include "norm/norm.hpp"
+
+namespace normkit {
+
+template <class T>
+void careful_row(const LayerNormForward<T>& args, Index row) {
+  const T* x = args.x + row * args.cols;
+  const Runs runs{1, 0, args.cols};
+  const CarefulMoments<T> moments = careful_moments(x, runs, from(args.where, row, 0, 0), args.eps, args.centered);
+  args.mean[row] = moments.mean_of_x();
+  args.rstd[row] = moments.rstd_of_x();
+  careful_normalize(
+      x, args.y + row * args.cols, runs, moments, [&](Index i) { return args.weight ? args.weight[i] : Real<T>(1); },
+      [&](Index i) { return args.bias ? args.bias[i] : Real<T>(0); },
+      [&](Index, const auto& z) { return careful_activation(args.activation, z); });
+}
+
+// dy of an element, or dy·activation'(z).
+template <class T>
+Wider<T> careful_upstream(const LayerNormBackward<T>& args, Index row, Index col, const Wider<T>& x_hat) {
+  using W = Wider<T>;
+  const W dy = to_double(args.dy[row * args.cols + col]);
+  if (args.activation == Activation::none) return dy;
+  const W weight = args.weight ? static_cast<double>(args.weight[col]) : 1.0,
+          bias = args.bias ? static_cast<double>(args.bias[col]) : 0.0;
+  const double z = static_cast<double>(x_hat * weight + bias);
+  return dy * W(active_kernels().activations.derivative(args.activation, z));
+}
+
+template <class T>
+CarefulGradient<T> careful_row_gradient(const LayerNormBackward<T>& args, Index row) {
+  const Index at = row * args.cols;
+  const auto g = [&](Index i, const auto& x_hat) {
+    return careful_upstream(args, row, i, x_hat) * Wider<T>(args.weight ? static_cast<double>(args.weight[i]) : 1.0);
+  };
+  return careful_gradient(args.x + at, {1, 0, args.cols}, from(args.where, row, 0, 0), args.mean[row], args.rstd[row],
+                          g, args.centered);
+}
+
+// dx of a row in the columns [first, first + cols), and its part in their accumulators.
+template <class T>
+void careful_columns(const LayerNormBackward<T>& args, Index row, const CarefulGradient<T>& gradient, Index first,
+                     Index cols, double* dweight, double* dbias) {
+  using W = Wider<T>;
+  const auto accumulate = [&](double* plane, Index i, const W& value) {
+    const Sum sum{plane[i], is_double<T> ? plane[cols + i] : 0.0};
+    const Sum total = sum_of(widened<T>(sum) + value);
+    plane[i] = total.hi;
+    if (is_double<T>) plane[cols + i] = total.lo;
+  };
+  for (Index i = 0; i < cols; ++i) {
+    const Index at = row * args.cols + first + i;
+    const W x_hat = gradient.moments.x_hat(args.x[at]), dy = careful_upstream(args, row, first + i, x_hat);
+    const W weight = args.weight ? static_cast<double>(args.weight[first + i]) : 1.0;
+    accumulate(dweight, i, dy * x_hat);
+    accumulate(dbias, i, dy);
+    args.dx[at] =
+        rounded<T>(W(gradient.rstd) * gradient.centred(dy * weight, x_hat, is_chosen(args.where, row, first + i)));
+  }
+}
+
+}  // namespace normkit
