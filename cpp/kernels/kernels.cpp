@@ -15,6 +15,8 @@
 #include "adam.inl"
 #include "batch_norm.inl"
 #include "channels.inl"
+#include "residual.inl"
+
 #include "layer_norm.inl"
 #include "layer_norm_backward.inl"
 #include "softmax.inl"
@@ -34,6 +36,8 @@ constexpr Kernels<T> table() {
       column_moments<T>,
       merge_columns<T>,
       layer_norm_rows<T>,
+      add_residual<T>,
+      drop_gradients<T>,
       normalize<T>,
       layer_norm_backward_rows<T>,
       layer_norm_gradient_sums<T>,

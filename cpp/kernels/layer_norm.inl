@@ -195,6 +195,7 @@ Index layer_norm_rows(const LayerNormForward<T>& args, Index begin, Index end) {
     tile.first = first;
     tile.rows = first + rows < end ? rows : end - first;
     tile.left_alone = 0;
+    if (args.residual.sum) add_residual(args.residual, first * args.cols, tile.rows * args.cols);
     tile_statistics(args, tile);
     normalize_tile(args, tile);
     left_alone += tile.left_alone;

@@ -122,6 +122,7 @@ struct GradientTile {
   const D* dy[gradient_rows];
   const T* x[gradient_rows];
   T* dx[gradient_rows];
+  const T* dsum[gradient_rows];  // or null
   RowGradient<Real<T>> row[gradient_rows];
   Sum mean[gradient_rows];
   double rstd[gradient_rows], count[gradient_rows];
@@ -241,13 +242,14 @@ NORMKIT_INLINE void tile_sums(GradientTile<T, D>& tile, int begin, const Real<T>
 }
 
 // Row by row: two at once were no faster, and rows a power of two apart drive each other out of the first-level cache.
-template <bool has_weight, bool stream, class T, class D>
+template <bool has_weight, bool stream, bool adds, class T, class D>
 NORMKIT_INLINE void gradients_of_row(const GradientTile<T, D>& tile, int r, const Real<T>* weight, Index first,
                                      Index cols, Index ahead) {
   const RowGradient<Real<T>> row = tile.row[r];
   const D* dy = tile.dy[r];
   const T* x = tile.x[r];
   T* dx = tile.dx[r];
+  const T* dsum = tile.dsum[r];
   const Vec<T> center = broadcast(row.center), rstd = broadcast(row.rstd), shift = broadcast(row.shift),
                minus_mean_g = broadcast(-row.mean_g), minus_mean_gx = broadcast(-row.mean_gx);
   each_vector_of<stream>(dx, cols, [&](Index i, auto n) {
@@ -256,7 +258,8 @@ NORMKIT_INLINE void gradients_of_row(const GradientTile<T, D>& tile, int r, cons
     const Vec<T> dy_i = load(dy + i, n), x_hat = fma(load(x + i, n) - center, rstd, shift);
     Vec<T> g = dy_i + minus_mean_g;
     if constexpr (has_weight) g = fma(dy_i, load(weight + first + i, n), minus_mean_g);
-    store<stream>(dx + i, fma(x_hat, minus_mean_gx, g) * rstd, n);
+    const Vec<T> centred = fma(x_hat, minus_mean_gx, g);
+    store<stream>(dx + i, adds ? fma(centred, rstd, load(dsum + i, n)) : centred * rstd, n);
   });
 }
 
@@ -299,8 +302,10 @@ NORMKIT_INLINE void whole_tile(GradientTile<T, D>& tile, const Real<T>* weight, 
   for (r = 0; r < tile.rows; ++r)
     if (tile.where[r].at)
       chosen_gradients_of_row<has_weight>(tile, r, weight, first, cols);
+    else if (tile.dsum[r])
+      gradients_of_row<has_weight, stream, true>(tile, r, weight, first, cols, ahead);
     else
-      gradients_of_row<has_weight, stream>(tile, r, weight, first, cols, ahead);
+      gradients_of_row<has_weight, stream, false>(tile, r, weight, first, cols, ahead);
 }
 
 // Passes on the rows [begin, end) whose rstd is in range, tile by tile; prepare(tile, r) completes the row that was
@@ -320,6 +325,7 @@ NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Real<T>* staged
       const Index at = r * args.cols + first;
       tile.x[tile.rows] = args.x + at;
       tile.dx[tile.rows] = args.dx + at;
+      tile.dsum[tile.rows] = args.dsum ? args.dsum + at : nullptr;
       tile.mean[tile.rows] = {args.mean[r], 0.0};
       tile.rstd[tile.rows] = args.rstd[r];
       tile.where[tile.rows] = from(args.where, r, 0, first);
@@ -336,6 +342,8 @@ NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Real<T>* staged
     }
     if (tile.rows == most_rows || (r + 1 == end && tile.rows > 0)) {
       whole_tile<has_weight, row_sums, centered, stream>(tile, args.weight, first, cols, dweight, dbias, ahead);
+      for (int k = 0; args.dropped && k < tile.rows; ++k)
+        drop_gradients(args.dropout, args.dx, args.dropped, tile.dx[k] - args.dx, cols);
       tile.rows = 0;
     }
   }

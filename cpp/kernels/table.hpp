@@ -138,6 +138,21 @@ struct Stores {
 };
 
 
+// An element is kept, times scale, where its random word is below the threshold.
+struct Dropout {
+  static constexpr std::uint64_t keeps_all = std::uint64_t{1} << 32;
+  std::uint64_t seed = 0, threshold = keeps_all;
+  double scale = 1.0;
+};
+
+// sum = residual + dropout(x), which is then normalized in place of x; null where there is no residual.
+template <class T>
+struct Residual {
+  const T *x = nullptr, *residual = nullptr;
+  T* sum = nullptr;
+  Dropout dropout;
+};
+
 // x, y: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows). Values that are not centered have mean 0: then
 // it is RMS norm.
 template <class T>
@@ -152,6 +167,7 @@ struct LayerNormForward {
   Where where;
   bool centered = true;
   Activation activation = Activation::none;
+  Residual<T> residual = {};  // its sum is x
 };
 
 // dy, x, dx: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows). The bias is wanted by an activation alone,
@@ -167,6 +183,9 @@ struct LayerNormBackward {
   Where where;
   bool centered = true;
   Activation activation = Activation::none;
+  const T* dsum = nullptr;     // added to dx, or null
+  T* dropped = nullptr;        // dropout's gradient of that, or null
+  Dropout dropout = {};
   Real<T>* staged = nullptr;
 };
 inline constexpr Index staged_rows = 4;
@@ -197,6 +216,9 @@ struct Kernels {
   // Mean, rstd and y of the rows [begin, end). A row whose statistics leave the range of T, or that has none, is left
   // alone and its rstd set to `out_of_range`; returns how many those are.
   Index (*layer_norm_rows)(const LayerNormForward<T>& args, Index begin, Index end);
+  // sum of `count` elements from `at` on, and dx of as many from dsum
+  void (*add_residual)(const Residual<T>& args, Index at, Index count);
+  void (*drop_gradients)(const Dropout& dropout, const T* dsum, T* dx, Index at, Index count);
   // y = activation(((x − center)·scale + shift)·weight + bias) over the columns [first, first + n) of a row
   void (*normalize)(const LayerNormForward<T>& args, Index row, Index first, Index n, Affine<Real<T>> affine,
                     Stores stores);

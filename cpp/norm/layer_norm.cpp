@@ -85,6 +85,7 @@ void long_rows(const LayerNormForward<T>& args, Index rows, int threads) {
       const Index first = chunk * chunk_cols<T>, count = chunk_length<T>(cols, chunk),
                   further = ahead(some.begin, chunk, next);
       const Where where = from(args.where, row, 0, first);
+      if (args.residual.sum) kernel.add_residual(args.residual, row * cols + first, count);
       BlockMoments* part = parts.data() + row * chunks + chunk;
       if (args.centered)
         kernel.moments(args.x + row * cols + first, {1, 0, count}, 1, where, part, further);
@@ -248,9 +249,9 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, Real<T>* 
 
 template <class T>
 void layer_norm(LayerNormForward<T> args, Index rows, int threads) {
-  const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
+  const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T)), arrays = args.residual.sum ? 4 : 2;
   args.reach =
-      std::min(args.reach, limited(reach_of(2 * bytes, 0, threads), args.cols * static_cast<Index>(sizeof(T))));
+      std::min(args.reach, limited(reach_of(arrays * bytes, 0, threads), args.cols * static_cast<Index>(sizeof(T))));
   if (args.cols == 0) {
     std::fill(args.mean, args.mean + rows, 0.0);
     std::fill(args.rstd, args.rstd + rows, 1.0 / std::sqrt(args.eps));
@@ -264,6 +265,7 @@ void layer_norm(LayerNormForward<T> args, Index rows, int threads) {
 template <class T>
 void layer_norm_backward(LayerNormBackward<T> args, Index rows, Real<T>* dweight, Real<T>* dbias, int threads) {
   const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
+  if (args.dropped) args.reach = std::min(args.reach, Reach::far);  // dx is read again
   args.reach =
       std::min(args.reach, limited(reach_of(3 * bytes, 0, threads), args.cols * static_cast<Index>(sizeof(T))));
   if (rows == 0 || args.cols == 0) {

@@ -58,9 +58,12 @@ void careful_columns(const LayerNormBackward<T>& args, Index row, const CarefulG
     const W weight = args.weight ? static_cast<double>(args.weight[first + i]) : 1.0;
     accumulate(dweight, i, dy * x_hat);
     accumulate(dbias, i, dy);
-    args.dx[at] =
-        rounded<T>(W(gradient.rstd) * gradient.centred(dy * weight, x_hat, is_chosen(args.where, row, first + i)));
+    W dx = W(gradient.rstd) * gradient.centred(dy * weight, x_hat, is_chosen(args.where, row, first + i));
+    if (args.dsum) dx = dx + W(to_double(args.dsum[at]));
+    args.dx[at] = rounded<T>(dx);
   }
+  if (args.dropped)
+    kernels<T>().drop_gradients(args.dropout, args.dx, args.dropped, row * args.cols + first, cols);
 }
 
 }  // namespace normkit

@@ -1,6 +1,7 @@
 // layer_norm, rms_norm and their gradients: any set of axes becomes the trailing ones of a contiguous (rows, cols)
 // matrix.
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 
@@ -184,6 +185,128 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                         parameter_gradient(dbias, weight_object, scalar));
 }
 
+// rate and seed of a dropout, checked.
+Dropout checked_dropout(const Operation& op, double rate, const py::object& seed) {
+  if (!(rate >= 0.0 && rate < 1.0))
+    op.value_error("dropout must be at least 0 and less than 1, got " + std::string(py::str(py::float_(rate))));
+  const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(seed.ptr()));
+  if (!index) {
+    PyErr_Clear();
+    op.type_error("seed must be an integer, got " + std::string(py::repr(seed)));
+  }
+  Dropout dropout;
+  dropout.seed = PyLong_AsUnsignedLongLong(index.ptr());
+  if (PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    op.value_error("seed must be at least 0 and below 2**64, got " + std::string(py::str(index)));
+  }
+  dropout.threshold = static_cast<std::uint64_t>(std::llround((1.0 - rate) * 0x1p32));
+  dropout.scale = 1.0 / (1.0 - rate);
+  return dropout;
+}
+
+template <bool centered>
+py::object add_forward(const py::object& x_object, const py::object& residual_object, const py::object& weight_object,
+                       const py::object& bias_object, const py::object& axis, const py::object& eps_object,
+                       const py::object& activation_name, double rate, const py::object& seed, const py::object& out,
+                       bool return_moments, const py::object& num_threads) {
+  const Operation op{centered ? "add_layer_norm" : "add_rms_norm"};
+  const py::array x = checked_input(op, "x", x_object);
+  const Scalar scalar = scalar_of(x);
+  const py::array residual = checked_like(op, "residual", residual_object, scalar, shape_of(x));
+  const RowView view(x, checked_axes(op, axis, x.ndim()));
+  const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.col_shape());
+  const py::array bias = checked_parameter(op, "bias", bias_object, scalar, view.col_shape());
+  const double eps = checked_eps(op, eps_object);
+  const Activation activation = checked_activation(op, activation_name);
+  const Dropout dropout = checked_dropout(op, rate, seed);
+  const py::object target = checked_out(op, out, x,
+                                        {{"x", x_object, true},
+                                         {"residual", residual_object, true},
+                                         {"weight", weight_object, false},
+                                         {"bias", bias_object, false}});
+  const py::array input = view.matrix(x), other = view.matrix(residual);
+  Destination output = view.result_matrix(target, scalar, {&input, &other});
+  Destination sum = view.result_matrix(py::none(), scalar, {});
+  const Statistics mean(view.row_shape(), return_moments), rstd(view.row_shape(), return_moments);
+  const Index bytes = 4 * x.nbytes();
+  const int threads = threads_for(bytes, checked_threads(op, num_threads));
+  with_type(scalar, [&](auto type) {
+    using T = decltype(type);
+    const LayerNormForward<T> args{writable<T>(sum.array),
+                                   writable<T>(output.array),
+                                   optional_data<Real<T>>(weight),
+                                   optional_data<Real<T>>(bias),
+                                   mean.data(),
+                                   rstd.data(),
+                                   view.cols(),
+                                   eps,
+                                   output.reach(),
+                                   {},
+                                   centered,
+                                   activation,
+                                   {data<T>(input), data<T>(other), writable<T>(sum.array), dropout}};
+    without_gil(bytes, [&] { layer_norm(args, view.rows(), threads); });
+  });
+  const py::object result = view.finish(target, output.array, scalar);
+  const py::object y = out.is_none() ? result : out, total = view.finish(py::none(), sum.array, scalar);
+  if (return_moments) return py::make_tuple(y, total, mean.array(), rstd.array());
+  return py::make_tuple(y, total);
+}
+
+// dsum: None or the gradient of the sum that comes from elsewhere. dx is that of the residual; of x too, or the last of
+// the results is.
+template <bool centered>
+py::tuple add_backward(const py::object& dy_object, const py::object& dsum_object, const py::object& sum_object,
+                       const py::object& mean_object, const py::object& rstd_object, const py::object& weight_object,
+                       const py::object& bias_object, const py::object& axis, const py::object& activation_name,
+                       double rate, const py::object& seed, const py::object& num_threads) {
+  const Operation op{centered ? "add_layer_norm_backward" : "add_rms_norm_backward"};
+  const py::array sum = checked_input(op, "sum", sum_object);
+  const Scalar scalar = scalar_of(sum);
+  const RowView view(sum, checked_axes(op, axis, sum.ndim()));
+  const py::array dy = checked_like(op, "dy", dy_object, scalar, shape_of(sum));
+  const py::array dsum =
+      dsum_object.is_none() ? no_array() : view.matrix(checked_like(op, "dsum", dsum_object, scalar, shape_of(sum)));
+  const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.col_shape());
+  const py::array bias = checked_parameter(op, "bias", bias_object, scalar, view.col_shape());
+  const auto mean = checked_moments(op, "moments.mean", mean_object, view.row_shape());
+  const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.row_shape());
+  const Activation activation = checked_activation(op, activation_name);
+  const Dropout dropout = checked_dropout(op, rate, seed);
+  const bool drops = dropout.threshold != Dropout::keeps_all;
+  const py::array input = view.matrix(sum), upstream = view.matrix(dy);
+  Destination output = view.result_matrix(py::none(), scalar, {&input, &upstream});
+  py::array dropped = drops ? view.result_matrix(py::none(), scalar, {}).array : no_array();
+  py::array dweight = empty(real_of(scalar), view.col_shape()), dbias = empty(real_of(scalar), view.col_shape());
+  const Index bytes = 4 * sum.nbytes();
+  const int threads = threads_for(bytes, checked_threads(op, num_threads));
+  with_type(scalar, [&](auto type) {
+    using T = decltype(type);
+    const LayerNormBackward<T> args{data<T>(upstream),
+                                    data<T>(input),
+                                    writable<T>(output.array),
+                                    optional_data<Real<T>>(weight),
+                                    optional_data<Real<T>>(bias),
+                                    mean.data(),
+                                    rstd.data(),
+                                    view.cols(),
+                                    output.reach(),
+                                    {},
+                                    centered,
+                                    activation,
+                                    optional_data<T>(dsum),
+                                    drops ? writable<T>(dropped) : nullptr,
+                                    dropout};
+    Real<T>*dw = writable<Real<T>>(dweight), *db = writable<Real<T>>(dbias);
+    without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
+  });
+  const py::object dresidual = view.finish(py::none(), output.array, scalar);
+  return py::make_tuple(drops ? view.finish(py::none(), dropped, scalar) : dresidual,
+                        parameter_gradient(dweight, weight_object, scalar),
+                        parameter_gradient(dbias, weight_object, scalar), dresidual);
+}
+
 }  // namespace
 
 void register_layer_norm(py::module_& module) {
@@ -191,6 +314,10 @@ void register_layer_norm(py::module_& module) {
   define<backward<true>>(module, "layer_norm_backward");
   define<forward<false>>(module, "rms_norm");
   define<backward<false>>(module, "rms_norm_backward");
+  define<add_forward<true>>(module, "add_layer_norm");
+  define<add_backward<true>>(module, "add_layer_norm_backward");
+  define<add_forward<false>>(module, "add_rms_norm");
+  define<add_backward<false>>(module, "add_rms_norm_backward");
 }
 
 }  // namespace normkit::python
