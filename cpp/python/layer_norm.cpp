@@ -262,12 +262,12 @@ py::tuple add_backward(const py::object& dy_object, const py::object& dsum_objec
                        const py::object& bias_object, const py::object& axis, const py::object& activation_name,
                        double rate, const py::object& seed, const py::object& num_threads) {
   const Operation op{centered ? "add_layer_norm_backward" : "add_rms_norm_backward"};
-  const py::array sum = checked_input(op, "sum", sum_object);
+  const py::array sum = checked_input(op, "total", sum_object);
   const Scalar scalar = scalar_of(sum);
   const RowView view(sum, checked_axes(op, axis, sum.ndim()));
   const py::array dy = checked_like(op, "dy", dy_object, scalar, shape_of(sum));
   const py::array dsum =
-      dsum_object.is_none() ? no_array() : view.matrix(checked_like(op, "dsum", dsum_object, scalar, shape_of(sum)));
+      dsum_object.is_none() ? no_array() : view.matrix(checked_like(op, "dtotal", dsum_object, scalar, shape_of(sum)));
   const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.col_shape());
   const py::array bias = checked_parameter(op, "bias", bias_object, scalar, view.col_shape());
   const auto mean = checked_moments(op, "moments.mean", mean_object, view.row_shape());

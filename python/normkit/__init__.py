@@ -13,6 +13,10 @@ from normkit._core import __version__
 from normkit.config import empty_cache, get_num_threads, set_num_threads, show_config
 from normkit.moments import BatchMoments, Moments, NormGradients, ResidualGradients
 from normkit.ops import (
+    add_layer_norm,
+    add_layer_norm_backward,
+    add_rms_norm,
+    add_rms_norm_backward,
     batch_moments,
     batch_norm,
     batch_norm_backward,
@@ -44,6 +48,10 @@ __all__ = [
     "ResidualGradients",
     "RunningStats",
     "__version__",
+    "add_layer_norm",
+    "add_layer_norm_backward",
+    "add_rms_norm",
+    "add_rms_norm_backward",
     "batch_moments",
     "batch_norm",
     "batch_norm_backward",

@@ -135,6 +135,62 @@ def group_norm_backward(
     out: _Array | None,
     num_threads: int | None,
 ) -> tuple[_Array, _Array, _Array]: ...
+def add_layer_norm(
+    x: _Array,
+    residual: _Array,
+    weight: _Array | None,
+    bias: _Array | None,
+    axis: int | Sequence[int],
+    eps: float,
+    activation: str | None,
+    dropout: float,
+    seed: int,
+    out: _Array | None,
+    return_moments: bool,
+    num_threads: int | None,
+) -> Any: ...
+def add_layer_norm_backward(
+    dy: _Array,
+    dtotal: _Array | None,
+    total: _Array,
+    mean: _Moments,
+    rstd: _Moments,
+    weight: _Array | None,
+    bias: _Array | None,
+    axis: int | Sequence[int],
+    activation: str | None,
+    dropout: float,
+    seed: int,
+    num_threads: int | None,
+) -> tuple[_Array, _Array, _Array, _Array]: ...
+def add_rms_norm(
+    x: _Array,
+    residual: _Array,
+    weight: _Array | None,
+    bias: _Array | None,
+    axis: int | Sequence[int],
+    eps: float,
+    activation: str | None,
+    dropout: float,
+    seed: int,
+    out: _Array | None,
+    return_moments: bool,
+    num_threads: int | None,
+) -> Any: ...
+def add_rms_norm_backward(
+    dy: _Array,
+    dtotal: _Array | None,
+    total: _Array,
+    mean: _Moments,
+    rstd: _Moments,
+    weight: _Array | None,
+    bias: _Array | None,
+    axis: int | Sequence[int],
+    activation: str | None,
+    dropout: float,
+    seed: int,
+    num_threads: int | None,
+) -> tuple[_Array, _Array, _Array, _Array]: ...
 def softmax_cross_entropy(
     logits: _Array, labels: _Array, weights: _Array | None
 ) -> tuple[float, _Array, _Array]:

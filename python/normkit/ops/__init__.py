@@ -10,9 +10,19 @@ from normkit.ops.groups import (
     instance_norm,
     instance_norm_backward,
 )
+from normkit.ops.residual import (
+    add_layer_norm,
+    add_layer_norm_backward,
+    add_rms_norm,
+    add_rms_norm_backward,
+)
 from normkit.ops.rows import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
 
 __all__ = [
+    "add_layer_norm",
+    "add_layer_norm_backward",
+    "add_rms_norm",
+    "add_rms_norm_backward",
     "batch_moments",
     "batch_norm",
     "batch_norm_backward",
