@@ -123,9 +123,7 @@ void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, 
                      ActiveBits active, Where where, Stores stores) {
   with_active(active, [&](auto whole) {
     with_flag(affine.weight != nullptr, [&](auto weighted) {
-      const auto weight_of = [&](Index c) {
-        return weighted.value ? broadcast(affine.weight[c]) : Vec<T>{};
-      };
+      const auto weight_of = [&](Index c) { return weighted.value ? broadcast(affine.weight[c]) : Vec<T>{}; };
       if (where.at) {
         for (Index o = 0; o < runs.outer; ++o)
           for (Index c = 0; c < channels; ++c) {
@@ -185,10 +183,10 @@ void column_affine(const T* x, T* y, Block block, AffineColumns<Real<T>> affine,
       each_rows<streams.value, T>(block, reach, [&](auto rows, Index offset) {
         const T *from_x = x + offset, *residual = fusion.residual + offset;
         T* to = y + offset;
-        BitWriter writers[4] = {
-            BitWriter(from(fusion.active, offset)), BitWriter(from(fusion.active, offset + block.stride)),
-            BitWriter(from(fusion.active, offset + 2 * block.stride)),
-            BitWriter(from(fusion.active, offset + 3 * block.stride))};
+        BitWriter writers[4] = {BitWriter(from(fusion.active, offset)),
+                                BitWriter(from(fusion.active, offset + block.stride)),
+                                BitWriter(from(fusion.active, offset + 2 * block.stride)),
+                                BitWriter(from(fusion.active, offset + 3 * block.stride))};
         each_vector<T>(block.cols, [&](Index i, auto n) {
           const Vec<T> center = load(affine.center + i, n), scale = load(affine.scale + i, n),
                        shift = load(affine.shift + i, n);
@@ -201,8 +199,7 @@ void column_affine(const T* x, T* y, Block block, AffineColumns<Real<T>> affine,
 #pragma GCC unroll 4
           for (int r = 0; r < rows.value; ++r) store<streams.value>(to + r * block.stride + i, v[r], n);
         });
-        if constexpr (keeps.value)
-          each_constant<rows.value>([&](auto r) { writers[r].finish(); });
+        if constexpr (keeps.value) each_constant<rows.value>([&](auto r) { writers[r].finish(); });
       });
     });
   });
@@ -283,7 +280,8 @@ NORMKIT_INLINE void column_gradient_sums(const T* dy, const T* x, Block block, C
 }
 
 template <class T>
-void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean, ActiveBits active, ColumnGradientSums out) {
+void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean, ActiveBits active,
+                          ColumnGradientSums out) {
   with_active(active, [&](auto whole) { column_gradient_sums(dy, x, block, mean, whole, out); });
 }
 

@@ -8,11 +8,12 @@
 
 namespace {
 
-// Takes the bits of vectors one after the other and stores whole bytes. What follows elsewhere in memory may be the work
-// of another thread, with which this one shares the byte at either end.
+// Takes the bits of vectors one after the other and stores whole bytes. What follows elsewhere in memory may be the
+// work of another thread, with which this one shares the byte at either end.
 class BitWriter {
  public:
-  NORMKIT_INLINE explicit BitWriter(ActiveBits bits) : to_(bits.at + bits.first / 8), fill_(bits.first % 8), first_(fill_ > 0) {}
+  NORMKIT_INLINE explicit BitWriter(ActiveBits bits)
+      : to_(bits.at + bits.first / 8), fill_(bits.first % 8), first_(fill_ > 0) {}
   NORMKIT_INLINE void put(std::uint32_t bits, Index count) {
     waiting_ |= static_cast<std::uint64_t>(bits) << fill_;
     fill_ += count;
@@ -61,7 +62,9 @@ struct AllOf {
 };
 struct ActiveOf {
   ActiveBits bits;
-  NORMKIT_INLINE Vec<float> operator()(Vec<float> dy, Index i) const { return keep_lanes<float>(dy, bits_from(bits, i)); }
+  NORMKIT_INLINE Vec<float> operator()(Vec<float> dy, Index i) const {
+    return keep_lanes<float>(dy, bits_from(bits, i));
+  }
   NORMKIT_INLINE Vec<double> operator()(Vec<double> dy, Index i) const {
     return keep_lanes<double>(dy, bits_from(bits, i));
   }

@@ -46,8 +46,8 @@ NORMKIT_INLINE void run_gradients(const T* dy, const T* x, Runs runs, Index chan
 }
 
 template <class T>
-void gradient_sums(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, ActiveBits active, GradientSums* out,
-                   Index ahead) {
+void gradient_sums(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, ActiveBits active,
+                   GradientSums* out, Index ahead) {
   with_active(active, [&](auto whole) {
     if (channels == 1)
       run_gradients<1>(dy, x, runs, 1, mean, whole, out, ahead);

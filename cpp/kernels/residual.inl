@@ -1,9 +1,9 @@
 // What comes before a norm of rows: sum = residual + dropout(x), and after its gradient: dx = dropout(dsum).
 //
-// Which elements dropout keeps is a function of the seed and their position alone: Philox 4x32-10 (Salmon, Moraes, Dror &
-// Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011) of the block of 64 elements that they are in. 16 counters
-// give 4 words each: word w of counter c is that of the element 16·w + c, so that words lie as elements do whatever the
-// width of a register.
+// Which elements dropout keeps is a function of the seed and their position alone: Philox 4x32-10 (Salmon, Moraes, Dror
+// & Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011) of the block of 64 elements that they are in. 16
+// counters give 4 words each: word w of counter c is that of the element 16·w + c, so that words lie as elements do
+// whatever the width of a register.
 
 namespace {
 
@@ -33,7 +33,8 @@ NORMKIT_INLINE void philox(std::uint64_t seed, std::uint64_t block, std::uint32_
     }
     const Words results[] = {a, b, c, d};
     for (int w = 0; w < 4; ++w)
-      for (int i = 0; i < width; ++i) words[w * dropout_counters + first + i] = static_cast<std::uint32_t>(results[w][i]);
+      for (int i = 0; i < width; ++i)
+        words[w * dropout_counters + first + i] = static_cast<std::uint32_t>(results[w][i]);
   }
 }
 

@@ -309,14 +309,12 @@ NORMKIT_INLINE std::uint32_t lane_bits(Mask<T> mask) {
 #if defined(__AVX512F__)
   if constexpr (!is_double<T>) return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask));
 #elif defined(__AVX2__)
-  if constexpr (!is_double<T>)
-    return static_cast<std::uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
+  if constexpr (!is_double<T>) return static_cast<std::uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
 #endif
 #if defined(NORMKIT_WIDE_DOUBLES)
   if constexpr (is_double<T>) return _mm512_movepi64_mask(reinterpret_cast<__m512i>(mask));
 #elif defined(__AVX2__)
-  if constexpr (is_double<T>)
-    return static_cast<std::uint32_t>(_mm256_movemask_pd(reinterpret_cast<__m256d>(mask)));
+  if constexpr (is_double<T>) return static_cast<std::uint32_t>(_mm256_movemask_pd(reinterpret_cast<__m256d>(mask)));
 #endif
   std::uint32_t bits = 0;
   for (int i = 0; i < lanes<T>; ++i) bits |= static_cast<std::uint32_t>(mask[i] & 1) << i;

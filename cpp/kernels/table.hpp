@@ -137,7 +137,6 @@ struct Stores {
   Index ahead;
 };
 
-
 // An element is kept, times scale, where its random word is below the threshold.
 struct Dropout {
   static constexpr std::uint64_t keeps_all = std::uint64_t{1} << 32;
@@ -183,8 +182,8 @@ struct LayerNormBackward {
   Where where;
   bool centered = true;
   Activation activation = Activation::none;
-  const T* dsum = nullptr;     // added to dx, or null
-  T* dropped = nullptr;        // dropout's gradient of that, or null
+  const T* dsum = nullptr;  // added to dx, or null
+  T* dropped = nullptr;     // dropout's gradient of that, or null
   Dropout dropout = {};
   Real<T>* staged = nullptr;
 };

@@ -442,11 +442,11 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
   };
   const auto apply = [&](Share rows) {
     if (args.y == nullptr) return;
-    coefficients.each_block(
-        args.y, args.reach, rows, [&](Index offset, const Block& block, Index first_col, Reach reach) {
-          kernel.column_affine(args.x + offset, args.y + offset, block, coefficients.affine(first_col),
-                               from(args.fusion, offset), reach);
-        });
+    coefficients.each_block(args.y, args.reach, rows,
+                            [&](Index offset, const Block& block, Index first_col, Reach reach) {
+                              kernel.column_affine(args.x + offset, args.y + offset, block,
+                                                   coefficients.affine(first_col), from(args.fusion, offset), reach);
+                            });
   };
   parallel(threads, [&](const Team& team) { sweep_columns(team, matrix, statistics, finish, apply); });
 }
@@ -498,22 +498,21 @@ void backward_by_columns(const BatchNormBackward<T>& given, bool training, int t
   // Rows that a mask takes or leaves begin where they begin: streaming stores would shift them.
   const Reach reach_of_all = mask ? std::min(args.reach, Reach::far) : args.reach;
   const auto apply = [&](Share rows) {
-    coefficients.each_block(args.dx, reach_of_all, rows,
-                            [&](Index offset, const Block& block, Index first_col, Reach reach) {
-                              const T* dy = args.dy + offset;
-                              T* dx = args.dx + offset;
-                              const ActiveBits active = from(args.active, offset);
-                              if (training) {
-                                kernel.column_gradient_affine(dy, args.x + offset, dx, block,
-                                                              coefficients.gradient(first_col), active,
-                                                              mask.at(offset), reach);
-                              } else if (active.at) {
-                                kernel.active_gradients(dy, dx, {block.rows, block.stride, block.cols}, 1, active);
-                                kernel.column_affine(dx, dx, block, coefficients.affine(first_col), {}, Reach::near);
-                              } else {
-                                kernel.column_affine(dy, dx, block, coefficients.affine(first_col), {}, reach);
-                              }
-                            });
+    coefficients.each_block(
+        args.dx, reach_of_all, rows, [&](Index offset, const Block& block, Index first_col, Reach reach) {
+          const T* dy = args.dy + offset;
+          T* dx = args.dx + offset;
+          const ActiveBits active = from(args.active, offset);
+          if (training) {
+            kernel.column_gradient_affine(dy, args.x + offset, dx, block, coefficients.gradient(first_col), active,
+                                          mask.at(offset), reach);
+          } else if (active.at) {
+            kernel.active_gradients(dy, dx, {block.rows, block.stride, block.cols}, 1, active);
+            kernel.column_affine(dx, dx, block, coefficients.affine(first_col), {}, Reach::near);
+          } else {
+            kernel.column_affine(dy, dx, block, coefficients.affine(first_col), {}, reach);
+          }
+        });
   };
   sums.set_means(args.mean);
   parallel(threads, [&](const Team& team) {
@@ -524,8 +523,7 @@ void backward_by_columns(const BatchNormBackward<T>& given, bool training, int t
       team.barrier();
     }
     sweep_columns(
-        team, matrix, [&](Index chunk, Share columns) { sums.compute(args, given, chunk, columns); }, finish,
-        apply);
+        team, matrix, [&](Index chunk, Share columns) { sums.compute(args, given, chunk, columns); }, finish, apply);
   });
 }
 

@@ -224,7 +224,8 @@ void backward_by_runs(const BatchNormBackward<T>& given, bool training, int thre
   const auto sums = [&](Share some, Index piece, Next next) {
     const Index first = pieces.offset(some.begin, piece), count = some.end - some.begin;
     const Runs runs = pieces.runs(piece);
-    if (args.dresidual) kernel.active_gradients(given.dy + first, args.dresidual + first, runs, count, from(given.active, first));
+    if (args.dresidual)
+      kernel.active_gradients(given.dy + first, args.dresidual + first, runs, count, from(given.active, first));
     kernel.gradient_sums(args.dy + first, args.x + first, runs, count, means.data() + some.begin,
                          from(args.active, first), parts.data() + piece * channels + some.begin,
                          pieces.ahead(some, piece, next));

@@ -22,7 +22,8 @@ class Spread {
   Spread(const GroupShape& shape, const R* values)
       : given_(values != nullptr), elements_(given_ ? shape.channels * shape.inner : 0) {
     if (given_)
-      for (Index c = 0; c < shape.channels; ++c) std::fill_n(elements_.data() + c * shape.inner, shape.inner, values[c]);
+      for (Index c = 0; c < shape.channels; ++c)
+        std::fill_n(elements_.data() + c * shape.inner, shape.inner, values[c]);
   }
   const R* from(Index element) const { return given_ ? elements_.data() + element : nullptr; }
 
@@ -41,9 +42,9 @@ void forward_by_rows(const GroupNormForward<T>& args, int threads) {
     const Share mine = team.share(shape.batch * shape.groups);
     for (Index row = mine.begin; row < mine.end; ++row) {
       const Index first = row % shape.groups * cols;
-      const LayerNormForward<T> own{args.x,    args.y,        weight.from(first), bias.from(first),
-                                    args.mean, args.rstd,     cols,               args.eps,
-                                    args.reach, mask.rows(cols), true,             args.fusion.activation};
+      const LayerNormForward<T> own{
+          args.x, args.y,   weight.from(first), bias.from(first), args.mean, args.rstd,
+          cols,   args.eps, args.reach,         mask.rows(cols),  true,      args.fusion.activation};
       if (kernels<T>().layer_norm_rows(own, row, row + 1) > 0) careful_row(own, row);
       if (args.fusion.active.at)
         kernels<T>().keep_active(args.y + row * cols, cols, from(args.fusion.active, row * cols));
@@ -74,8 +75,9 @@ void backward_by_rows(const GroupNormBackward<T>& args, int threads) {
       kernels<T>().active_gradients(args.dy + row * cols, staged, {1, 0, cols}, 1, from(args.active, row * cols));
       dy = staged - row * cols;
     }
-    const LayerNormBackward<T> own{dy,        args.x,    args.dx, weight.from(row % shape.groups * cols), nullptr,
-                                   args.mean, args.rstd, cols,    args.reach, mask.rows(cols)};
+    const LayerNormBackward<T> own{dy,         args.x,         args.dx,   weight.from(row % shape.groups * cols),
+                                   nullptr,    args.mean,      args.rstd, cols,
+                                   args.reach, mask.rows(cols)};
     if (kernels<T>().layer_norm_backward_rows(own, row, row + 1, dw, dw + width) > 0)
       careful_columns(own, row, careful_row_gradient(own, row), 0, cols, dw, dw + width);
   };

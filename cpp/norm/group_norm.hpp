@@ -92,8 +92,7 @@ void careful_group(const GroupNormForward<T>& args, Index group, Index first, Ru
   const auto channel = [&](Index i) { return channel_of(args.shape, group, i); };
   const Fusion<T> fusion = from(args.fusion, first);
   careful_normalize(
-      x, args.y + first, runs, moments,
-      [&](Index i) { return args.weight ? args.weight[channel(i)] : Real<T>(1); },
+      x, args.y + first, runs, moments, [&](Index i) { return args.weight ? args.weight[channel(i)] : Real<T>(1); },
       [&](Index i) { return args.bias ? args.bias[channel(i)] : Real<T>(0); },
       [&](Index i, const W& z) { return careful_fusion(fusion, i, z); });
 }

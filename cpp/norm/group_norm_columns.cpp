@@ -141,10 +141,10 @@ void group_norm_by_columns(const GroupNormForward<T>& args, int threads) {
       const Index at = chunks.offset(chunk) + columns.begin;
       Block block = chunks.block(chunk);
       block.cols = columns.end - columns.begin;
-      kernels<T>().column_affine(args.x + at, args.y + at, block,
-                                 {planes.at(image, 0, columns.begin), planes.at(image, 1, columns.begin),
-                                  planes.at(image, 2, columns.begin)},
-                                 from(args.fusion, at), reach_of_rows(args.y, cols, columns, args.reach));
+      kernels<T>().column_affine(
+          args.x + at, args.y + at, block,
+          {planes.at(image, 0, columns.begin), planes.at(image, 1, columns.begin), planes.at(image, 2, columns.begin)},
+          from(args.fusion, at), reach_of_rows(args.y, cols, columns, args.reach));
     });
   };
   parallel(threads, [&](const Team& team) {
@@ -223,10 +223,10 @@ void group_norm_backward_by_columns(const GroupNormBackward<T>& args, int thread
       Block block = chunks.block(chunk);
       block.cols = columns.end - columns.begin;
       const auto plane = [&](Index k) { return planes.at(image, k, columns.begin); };
-      kernels<T>().column_gradient_affine(
-          args.dy + at, args.x + at, args.dx + at, block,
-          {plane(0), plane(1), plane(2), plane(3), args.weight ? plane(4) : nullptr}, from(args.active, at),
-          at_element(mask.rows(cols), at, cols), reach_of_rows(args.dx, cols, columns, args.reach));
+      kernels<T>().column_gradient_affine(args.dy + at, args.x + at, args.dx + at, block,
+                                          {plane(0), plane(1), plane(2), plane(3), args.weight ? plane(4) : nullptr},
+                                          from(args.active, at), at_element(mask.rows(cols), at, cols),
+                                          reach_of_rows(args.dx, cols, columns, args.reach));
     });
   };
   for (Index group = 0; group < chunks.groups(); ++group) set_mean(group, {args.mean[group], 0.0});

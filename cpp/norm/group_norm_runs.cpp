@@ -1,5 +1,5 @@
-// Group norm where a channel's elements come in one run (NCHW): a group is one stretch of memory, cut into pieces that fit
-// the first-level cache, each being some channels or part of one. Statistics know no channels; coefficients do.
+// Group norm where a channel's elements come in one run (NCHW): a group is one stretch of memory, cut into pieces that
+// fit the first-level cache, each being some channels or part of one. Statistics know no channels; coefficients do.
 #include <algorithm>
 
 #include "norm/dispatch.hpp"
@@ -87,8 +87,7 @@ class GroupPieces {
 template <class T>
 class ChannelPlanes {
  public:
-  ChannelPlanes(const GroupShape& shape, Index planes)
-      : size_(shape.batch * shape.channels), values_(planes * size_) {}
+  ChannelPlanes(const GroupShape& shape, Index planes) : size_(shape.batch * shape.channels), values_(planes * size_) {}
   T* at(Index plane, Index channel) const { return values_.data() + plane * size_ + channel; }
 
  private:
@@ -121,8 +120,7 @@ void group_norm_by_runs(const GroupNormForward<T>& args, int threads) {
       *planes.at(1, channel) = affine.scale;
       *planes.at(2, channel) = affine.shift;
     });
-    if (done[group])
-      careful_group(args, group, pieces.start(group), pieces.runs(), pieces.mask(args.where, group));
+    if (done[group]) careful_group(args, group, pieces.start(group), pieces.runs(), pieces.mask(args.where, group));
   };
   const auto apply = [&](Share some, Index i, Next next) {
     const GroupPiece piece = pieces.piece(i);
@@ -130,8 +128,8 @@ void group_norm_by_runs(const GroupNormForward<T>& args, int threads) {
       if (done[group]) continue;
       const Index at = pieces.offset(group, piece), channel = pieces.channel(group, piece);
       kernels<T>().affine(args.x + at, args.y + at, {1, 0, piece.count}, piece.channels,
-                          {planes.at(0, channel), planes.at(1, channel), planes.at(2, channel)},
-                          from(args.fusion, at), {pieces.reach(args.reach), pieces.ahead(group, piece, next)});
+                          {planes.at(0, channel), planes.at(1, channel), planes.at(2, channel)}, from(args.fusion, at),
+                          {pieces.reach(args.reach), pieces.ahead(group, piece, next)});
     }
   };
   parallel(threads, [&](const Team& team) {
@@ -152,9 +150,7 @@ void group_norm_backward_by_runs(const GroupNormBackward<T>& args, int threads) 
   const ChannelPlanes<R> planes(args.shape, 4);
   const Scratch<bool> done(pieces.groups());
   const ParameterGradients<T> parameters(args.shape);
-  const auto set_mean = [&](Index group, Sum mean) {
-    std::fill_n(means.data() + group * per_group, per_group, mean);
-  };
+  const auto set_mean = [&](Index group, Sum mean) { std::fill_n(means.data() + group * per_group, per_group, mean); };
   const auto statistics = [&](Share some, Index i, Next) {
     pieces.moments(args.x, args.where, some.begin, i, parts.data() + some.begin * pieces.count() + i, 0);
   };

@@ -48,9 +48,9 @@ struct BatchNormBackward {
   Real<T>*dweight, *dbias;  // (channels)
   ChannelShape shape;
   Reach reach;
-  Where where;            // in training
-  ActiveBits active = {};       // those of the forward pass
-  T* dresidual = nullptr;  // dy where it is active, or null
+  Where where;                      // in training
+  ActiveBits active = {};           // those of the forward pass
+  T* dresidual = nullptr;           // dy where it is active, or null
   const double* samples = nullptr;  // (channels): how many elements count; set by batch_norm_backward
 };
 

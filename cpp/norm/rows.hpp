@@ -62,8 +62,7 @@ void careful_columns(const LayerNormBackward<T>& args, Index row, const CarefulG
     if (args.dsum) dx = dx + W(to_double(args.dsum[at]));
     args.dx[at] = rounded<T>(dx);
   }
-  if (args.dropped)
-    kernels<T>().drop_gradients(args.dropout, args.dx, args.dropped, row * args.cols + first, cols);
+  if (args.dropped) kernels<T>().drop_gradients(args.dropout, args.dx, args.dropped, row * args.cols + first, cols);
 }
 
 }  // namespace normkit

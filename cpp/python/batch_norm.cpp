@@ -103,9 +103,9 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
   const double eps = checked_eps(op, given.eps_object);
   const Mask mask = view.mask(checked_where(op, given.where_object, x));
   const Activation activation = checked_relu(op, given.activation);
-  const py::array residual =
-      given.residual.is_none() ? no_array()
-                               : view.matched(checked_like(op, "residual", given.residual, scalar, shape_of(x)));
+  const py::array residual = given.residual.is_none()
+                                 ? no_array()
+                                 : view.matched(checked_like(op, "residual", given.residual, scalar, shape_of(x)));
   const py::object target = checked_out(op, given.out, x,
                                         {{"x", given.x_object, true},
                                          {"residual", given.residual, true},

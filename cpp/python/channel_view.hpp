@@ -101,12 +101,15 @@ class KeptBits {
     const std::uint64_t signature = view.signature();
     if (array.size() != whole_bytes() + signature_bytes + readable ||
         std::memcmp(array.data() + whole_bytes() + readable, &signature, signature_bytes) != 0)
-      op.value_error("moments.active was made for an array of another shape, or of another order in memory; pass the x of "
-                     "the forward pass");
+      op.value_error(
+          "moments.active was made for an array of another shape, or of another order in memory; pass the x of "
+          "the forward pass");
     array_ = array;
   }
   py::object object() const { return array_ ? py::object(array_) : py::none(); }
-  ActiveBits bits() const { return {array_ ? static_cast<std::uint8_t*>(const_cast<void*>(array_.data())) : nullptr, 0}; }
+  ActiveBits bits() const {
+    return {array_ ? static_cast<std::uint8_t*>(const_cast<void*>(array_.data())) : nullptr, 0};
+  }
 
  private:
   static constexpr Index signature_bytes = 8, readable = 4;

@@ -11,8 +11,7 @@ namespace {
 
 // The channel axis, which is not the axis of the batch.
 int checked_channel_axis(const Operation& op, const py::object& object, const py::array& x) {
-  if (x.ndim() < 2)
-    op.value_error("x must have a batch axis and a channel axis, got shape " + text_of(shape_of(x)));
+  if (x.ndim() < 2) op.value_error("x must have a batch axis and a channel axis, got shape " + text_of(shape_of(x)));
   const int axis = checked_axis(op, object, x.ndim());
   if (axis == 0) op.value_error("axis must not be 0, which is the axis of the batch");
   return axis;
@@ -135,8 +134,8 @@ py::tuple group_backward(const py::object& dy, const py::object& x, const py::ob
                          const py::object& num_groups, const py::object& weight, const py::object& active,
                          const py::object& axis, const py::object& where, const py::object& out,
                          const py::object& num_threads) {
-  return backward(num_groups.is_none() ? "instance_norm_backward" : "group_norm_backward", dy, x, mean, rstd, num_groups,
-                  weight, active, axis, where, out, num_threads);
+  return backward(num_groups.is_none() ? "instance_norm_backward" : "group_norm_backward", dy, x, mean, rstd,
+                  num_groups, weight, active, axis, where, out, num_threads);
 }
 
 }  // namespace
