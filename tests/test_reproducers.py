@@ -158,6 +158,8 @@ def test_strided_running_statistics_are_updated_in_place(rng: np.random.Generato
     memory[:, 1] = 1
     mean, var = memory[:, 0], memory[:, 1]
     x = (rng.standard_normal((20, 6)) + 5).astype(F32)
-    _core.batch_norm_training(x, None, None, mean, var, 0.1, True, 1, 1e-5, None, None, False, None)
+    _core.batch_norm_training(
+        x, None, None, mean, var, 0.1, True, 1, 1e-5, None, None, None, None, False, None
+    )
     np.testing.assert_allclose(mean, 0.1 * x.mean(axis=0, dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(var, 0.9 + 0.1 * x.var(axis=0, ddof=1, dtype=np.float64), rtol=1e-6)
