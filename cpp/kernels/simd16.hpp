@@ -20,13 +20,16 @@ template <int n>
 using Floats = typename WordsOf<n>::floats;
 constexpr int vec_floats = static_cast<int>(lanes<float>), half_floats = static_cast<int>(lanes<double>);
 
-// n < 16 words in as few pieces as there are.
+// n < most <= 16 words in as few pieces as there are.
+template <int most>
 NORMKIT_INLINE void copy_words(std::uint16_t* to, const std::uint16_t* from, Index n) {
   const auto piece = [&](auto count) {
-    if ((n & count.value) == 0) return;
-    __builtin_memcpy(to, from, 2 * count.value);
-    to += count.value;
-    from += count.value;
+    if constexpr (count.value < most) {
+      if ((n & count.value) == 0) return;
+      __builtin_memcpy(to, from, 2 * count.value);
+      to += count.value;
+      from += count.value;
+    }
   };
   piece(Constant<8>{});
   piece(Constant<4>{});
@@ -70,14 +73,14 @@ template <int n>
 NORMKIT_INLINE Words<n> load_words(const std::uint16_t* p, Part part) {
   std::uint16_t words[n] = {};
   if (part.n == n) return load_words<n>(p, Full{});
-  copy_words(words, p, part.n);
+  copy_words<n>(words, p, part.n);
   return load_words<n>(words, Full{});
 }
 NORMKIT_INLINE void store_words(std::uint16_t* p, Words<vec_floats> words, Part part) {
   if (part.n == vec_floats) return store_words(p, words, Full{});
   std::uint16_t copy[vec_floats];
   store_words(copy, words, Full{});
-  copy_words(p, copy, part.n);
+  copy_words<vec_floats>(p, copy, part.n);
 }
 #endif
 
