@@ -184,8 +184,8 @@ struct RowTerms<double> {
 // For the rows [begin, begin + rows) of a tile: adds Σ dy·x̂ and Σ dy to the accumulators of the columns [first, first +
 // cols), and with row_sums finds each row's mean of g and of g·x̂.
 template <bool has_weight, bool row_sums, bool centered, int rows, class T, class D>
-NORMKIT_INLINE void tile_sums(GradientTile<T, D>& tile, int begin, const Real<T>* weight, Index first, Index cols,
-                              double* dweight, double* dbias, Index ahead) {
+NORMKIT_CALL void tile_sums(GradientTile<T, D>& tile, int begin, const Real<T>* weight, Index first, Index cols,
+                            double* dweight, double* dbias, Index ahead) {
   WideLanes<T, row_lanes> g_sums[rows], gd_sums[rows];
   double* dweight_lo = dweight + (accumulator_planes<T> - 1) * cols;
   double* dbias_lo = dbias + (accumulator_planes<T> - 1) * cols;
@@ -243,8 +243,8 @@ NORMKIT_INLINE void tile_sums(GradientTile<T, D>& tile, int begin, const Real<T>
 
 // Row by row: two at once were no faster, and rows a power of two apart drive each other out of the first-level cache.
 template <bool has_weight, bool stream, bool adds, class T, class D>
-NORMKIT_INLINE void gradients_of_row(const GradientTile<T, D>& tile, int r, const Real<T>* weight, Index first,
-                                     Index cols, Index ahead) {
+NORMKIT_CALL void gradients_of_row(const GradientTile<T, D>& tile, int r, const Real<T>* weight, Index first,
+                                   Index cols, Index ahead) {
   const RowGradient<Real<T>> row = tile.row[r];
   const D* dy = tile.dy[r];
   const T* x = tile.x[r];
@@ -265,8 +265,8 @@ NORMKIT_INLINE void gradients_of_row(const GradientTile<T, D>& tile, int r, cons
 
 // The same where only some elements count in the statistics; with plain stores. The others' gradient is g·rstd.
 template <bool has_weight, class T, class D>
-NORMKIT_INLINE void chosen_gradients_of_row(const GradientTile<T, D>& tile, int r, const Real<T>* weight, Index first,
-                                            Index cols) {
+NORMKIT_CALL void chosen_gradients_of_row(const GradientTile<T, D>& tile, int r, const Real<T>* weight, Index first,
+                                          Index cols) {
   const RowGradient<Real<T>> row = tile.row[r];
   const Where where = tile.where[r];
   const D* dy = tile.dy[r];
@@ -286,33 +286,44 @@ NORMKIT_INLINE void chosen_gradients_of_row(const GradientTile<T, D>& tile, int 
   });
 }
 
-template <bool has_weight, bool row_sums, bool centered, bool stream, class T, class D>
-NORMKIT_INLINE void whole_tile(GradientTile<T, D>& tile, const Real<T>* weight, Index first, Index cols,
+template <bool row_sums, class T, class D>
+NORMKIT_INLINE void whole_tile(const LayerNormBackward<T>& args, GradientTile<T, D>& tile, Index first, Index cols,
                                double* dweight, double* dbias, Index ahead) {
-  int r = 0;
-  if constexpr (gradient_rows > short_gradient_rows)
-    if (tile.rows == gradient_rows) {
-      tile_sums<has_weight, row_sums, centered, gradient_rows>(tile, 0, weight, first, cols, dweight, dbias, ahead);
-      r = gradient_rows;
-    }
-  for (; r + short_gradient_rows <= tile.rows; r += short_gradient_rows)
-    tile_sums<has_weight, row_sums, centered, short_gradient_rows>(tile, r, weight, first, cols, dweight, dbias, ahead);
-  for (; r < tile.rows; ++r)
-    tile_sums<has_weight, row_sums, centered, 1>(tile, r, weight, first, cols, dweight, dbias, ahead);
-  for (r = 0; r < tile.rows; ++r)
-    if (tile.where[r].at)
-      chosen_gradients_of_row<has_weight>(tile, r, weight, first, cols);
-    else if (tile.dsum[r])
-      gradients_of_row<has_weight, stream, true>(tile, r, weight, first, cols, ahead);
+  const Real<T>* weight = args.weight;
+  const auto add_sums = [&](auto has_weight, auto centered) {
+    int r = 0;
+    const auto add_rows = [&](auto rows) {
+      for (; r + rows.value <= tile.rows; r += rows.value)
+        tile_sums<has_weight.value, row_sums, centered.value, rows.value>(tile, r, weight, first, cols, dweight, dbias,
+                                                                          ahead);
+    };
+    if constexpr (gradient_rows > short_gradient_rows) add_rows(Constant<gradient_rows>{});
+    add_rows(Constant<short_gradient_rows>{});
+    add_rows(Constant<1>{});
+  };
+  with_flag(weight != nullptr, [&](auto has_weight) {
+    // Sums over columns alone take neither weight nor mean.
+    if constexpr (row_sums)
+      with_flag(args.centered, [&](auto centered) { add_sums(has_weight, centered); });
     else
-      gradients_of_row<has_weight, stream, false>(tile, r, weight, first, cols, ahead);
+      add_sums(Constant<false>{}, Constant<true>{});
+    for (int r = 0; r < tile.rows; ++r)
+      if (tile.where[r].at)
+        chosen_gradients_of_row<has_weight.value>(tile, r, weight, first, cols);
+      else
+        with_flag(args.reach == Reach::past, [&](auto stream) {
+          with_flag(tile.dsum[r] != nullptr, [&](auto adds) {
+            gradients_of_row<has_weight.value, stream.value, adds.value>(tile, r, weight, first, cols, ahead);
+          });
+        });
+  });
 }
 
 // Passes on the rows [begin, end) whose rstd is in range, tile by tile; prepare(tile, r) completes the row that was
 // added.
-template <bool has_weight, bool row_sums, bool centered, bool stream, class D, class T, class P>
-NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Real<T>* staged, Index begin, Index end, Index first,
-                               Index cols, double* dweight, double* dbias, P&& prepare) {
+template <bool row_sums, class D, class T, class P>
+NORMKIT_INLINE Index each_tile_of(const LayerNormBackward<T>& args, Real<T>* staged, Index begin, Index end,
+                                  Index first, Index cols, double* dweight, double* dbias, P&& prepare) {
   // What is read next: the rows of the next tile, or further columns of these.
   const int most_rows = cols > long_gradient_cols ? gradient_rows : short_gradient_rows;
   const Index ahead = row_sums ? most_rows * args.cols : cols;
@@ -341,7 +352,7 @@ NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Real<T>* staged
       ++tile.rows;
     }
     if (tile.rows == most_rows || (r + 1 == end && tile.rows > 0)) {
-      whole_tile<has_weight, row_sums, centered, stream>(tile, args.weight, first, cols, dweight, dbias, ahead);
+      whole_tile<row_sums>(args, tile, first, cols, dweight, dbias, ahead);
       for (int k = 0; args.dropped && k < tile.rows; ++k)
         drop_gradients(args.dropout, args.dx, args.dropped, tile.dx[k] - args.dx, cols);
       tile.rows = 0;
@@ -352,19 +363,9 @@ NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Real<T>* staged
 // staged: null without an activation
 template <bool row_sums, class T, class... Rest>
 NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Real<T>* staged, Rest&&... rest) {
-  const auto with_type = [&](auto has_weight, auto centered, auto streams) {
-    if constexpr (!is_same_type<T, Real<T>>)
-      if (staged)
-        return each_tile<has_weight.value, row_sums, centered.value, streams.value, Real<T>>(args, staged, rest...);
-    return each_tile<has_weight.value, row_sums, centered.value, streams.value, T>(args, staged, rest...);
-  };
-  return with_flag(args.weight != nullptr, [&](auto has_weight) {
-    return with_flag(args.reach == Reach::past, [&](auto streams) {
-      if constexpr (row_sums)
-        if (!args.centered) return with_type(has_weight, Constant<false>{}, streams);
-      return with_type(has_weight, Constant<true>{}, streams);
-    });
-  });
+  if constexpr (!is_same_type<T, Real<T>>)
+    if (staged) return each_tile_of<row_sums, Real<T>>(args, staged, rest...);
+  return each_tile_of<row_sums, T>(args, staged, rest...);
 }
 
 template <class T>

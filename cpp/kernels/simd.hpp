@@ -11,6 +11,8 @@
 #endif
 
 #define NORMKIT_INLINE inline __attribute__((always_inline))
+// A loop that several callers share, compiled once for each set of its flags.
+#define NORMKIT_CALL __attribute__((noinline))
 
 namespace {
 
