@@ -159,7 +159,7 @@ def test_strided_running_statistics_are_updated_in_place(rng: np.random.Generato
     mean, var = memory[:, 0], memory[:, 1]
     x = (rng.standard_normal((20, 6)) + 5).astype(F32)
     _core.batch_norm_training(
-        x, None, None, mean, var, 0.1, True, 1, 1e-5, None, None, None, None, False, None
+        x, None, None, mean, var, 0.1, True, 1, 1e-5, None, None, None, 0.01, None, False, None
     )
     np.testing.assert_allclose(mean, 0.1 * x.mean(axis=0, dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(var, 0.9 + 0.1 * x.var(axis=0, ddof=1, dtype=np.float64), rtol=1e-6)

@@ -105,6 +105,15 @@ struct Relu {
   }
 };
 
+// For what follows a batch norm in place: its gradient is taken from y (LeakyOf in bits.hpp).
+struct LeakyRelu {
+  double slope;
+  template <class T>
+  NORMKIT_INLINE Vec<T> value(Vec<T> z) const {
+    return z < Vec<T>{} ? z * broadcast(static_cast<Real<T>>(slope)) : z;
+  }
+};
+
 // z·Φ(z) (Hendrycks & Gimpel 2016), and Φ(z) + z·φ(z).
 struct Gelu {
   template <class T>

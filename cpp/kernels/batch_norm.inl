@@ -47,15 +47,16 @@ void keep_active(const T* y, Index count, ActiveBits active) {
 }
 
 // z + residual, activated; the bits go to `writer`.
-template <class A, bool adds, bool keeps, class T, class N>
-NORMKIT_INLINE Vec<T> fused(Vec<T> z, const T* residual, BitWriter* writer, N n) {
+template <bool adds, bool keeps, class T, class A, class N>
+NORMKIT_INLINE Vec<T> fused(A a, Vec<T> z, const T* residual, BitWriter* writer, N n) {
   if constexpr (adds) z = z + load(residual, n);
   if constexpr (keeps) put_active<T>(z, *writer, n);
-  return A::template value<T>(z);
+  return a.template value<T>(z);
 }
 // body(activation, Constant<adds>, Constant<keeps>); bits are kept of relu alone.
 template <class T, class F>
 NORMKIT_INLINE void with_fusion(const Fusion<T>& fusion, F&& body) {
+  if (fusion.slope != 1.0) return body(LeakyRelu{fusion.slope}, Constant<false>{}, Constant<false>{});
   with_flag(fusion.residual != nullptr, [&](auto adds) {
     if (fusion.activation == Activation::none)
       body(Identity{}, adds, Constant<false>{});
@@ -77,8 +78,7 @@ void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> 
       each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
         fetch_beside_stream<fetches.value>(x + run + stores.ahead, i);
         const Vec<T> z = fma(load(x + run + i, n) - center, scale, shift);
-        store<streams.value>(
-            to + i, fused<decltype(a), adds.value, keeps.value, T>(z, fusion.residual + run + i, &writer, n), n);
+        store<streams.value>(to + i, fused<adds.value, keeps.value, T>(a, z, fusion.residual + run + i, &writer, n), n);
       });
       if constexpr (keeps.value) writer.finish();
     });
@@ -88,22 +88,28 @@ void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> 
 template <class T>
 void active_gradients(const T* dy, T* dz, Runs runs, Index channels, ActiveBits active) {
   each_run(runs, channels, [&](Index run, Index) {
-    const ActiveOf keep{from(active, run)};
-    each_vector<T>(runs.inner, [&](Index i, auto n) { store(dz + run + i, keep(load(dy + run + i, n), i), n); });
+    const ActiveOf passes{from(active, run)};
+    each_vector<T>(runs.inner, [&](Index i, auto n) {
+      const Vec<T> dy_i = load(dy + run + i, n);
+      store(dz + run + i, passes.gradient(dy_i, dy_i, i), n);
+    });
   });
 }
 
 // dx = ((g − dy_center) + (x − center)·scale)·dy_scale with g = dy or dy·weight.
-template <bool weighted, class T>
-NORMKIT_INLINE Vec<T> gradient_of(Vec<T> dy, Vec<T> x, const GradientAffine<Vec<T>>& affine, Vec<T> weight) {
+template <bool weighted, class T, class P>
+NORMKIT_INLINE Vec<T> gradient_of(P passage, Vec<T> given_dy, Vec<T> given_x, Index i,
+                                  const GradientAffine<Vec<T>>& affine, Vec<T> weight) {
+  const Vec<T> dy = passage.gradient(given_dy, given_x, i), x = passage.input(given_x);
   const Vec<T> g = weighted ? fma(dy, weight, -affine.dy_center) : dy - affine.dy_center;
   return fma(x - affine.center, affine.scale, g) * affine.dy_scale;
 }
 // Elements that do not count in the statistics keep g as it is; with plain stores, whatever the size.
-template <bool weighted, class T>
-NORMKIT_INLINE Vec<T> chosen_gradient(Vec<T> dy, Vec<T> x, const GradientAffine<Vec<T>>& affine, Vec<T> weight,
-                                      Mask<T> chosen) {
-  const Vec<T> all = gradient_of<weighted, T>(dy, x, affine, weight), g = weighted ? dy * weight : dy;
+template <bool weighted, class T, class P>
+NORMKIT_INLINE Vec<T> chosen_gradient(P passage, Vec<T> given_dy, Vec<T> x, Index i,
+                                      const GradientAffine<Vec<T>>& affine, Vec<T> weight, Mask<T> chosen) {
+  const Vec<T> all = gradient_of<weighted, T>(passage, given_dy, x, i, affine, weight),
+               dy = passage.gradient(given_dy, x, i), g = weighted ? dy * weight : dy;
   return chosen ? all : g * affine.dy_scale;
 }
 
@@ -120,8 +126,8 @@ NORMKIT_INLINE GradientAffine<Vec<T>> columns_of(const GradientAffineColumns<Rea
 
 template <class T>
 void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, GradientAffineColumns<Real<T>> affine,
-                     ActiveBits active, Where where, Stores stores) {
-  with_active(active, [&](auto whole) {
+                     Passage passage, Where where, Stores stores) {
+  with_passage(passage, [&](auto passes) {
     with_flag(affine.weight != nullptr, [&](auto weighted) {
       const auto weight_of = [&](Index c) { return weighted.value ? broadcast(affine.weight[c]) : Vec<T>{}; };
       if (where.at) {
@@ -133,8 +139,8 @@ void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, 
             const Vec<T> weight = weight_of(c);
             each_vector<T>(runs.inner, [&](Index i, auto n) {
               store(dx + run + i,
-                    chosen_gradient<weighted.value, T>(whole(load(dy + run + i, n), run + i), load(x + run + i, n), own,
-                                                       weight, chosen_lanes<T>(own_where, i, n)),
+                    chosen_gradient<weighted.value, T>(passes, load(dy + run + i, n), load(x + run + i, n), run + i,
+                                                       own, weight, chosen_lanes<T>(own_where, i, n)),
                     n);
             });
           }
@@ -143,13 +149,14 @@ void gradient_affine(const T* dy, const T* x, T* dx, Runs runs, Index channels, 
       each_written_run(dx, runs, channels, stores.reach, [&](auto streams, auto fetches, Index run, Index c, T* to) {
         const GradientAffine<Vec<T>> own = channel_of<T>(affine, c);
         const Vec<T> weight = weight_of(c);
-        const auto taken = whole.from(run);
+        const auto passes_run = passes.from(run);
         each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
           fetch_beside_stream<fetches.value>(dy + run + stores.ahead, i);
           fetch_beside_stream<fetches.value>(x + run + stores.ahead, i);
           store<streams.value>(
               to + i,
-              gradient_of<weighted.value, T>(taken(load(dy + run + i, n), i), load(x + run + i, n), own, weight), n);
+              gradient_of<weighted.value, T>(passes_run, load(dy + run + i, n), load(x + run + i, n), i, own, weight),
+              n);
         });
       });
     });
@@ -194,7 +201,7 @@ void column_affine(const T* x, T* y, Block block, AffineColumns<Real<T>> affine,
           each_constant<rows.value>([&](auto r) __attribute__((always_inline)) {
             const Index at = r * block.stride + i;
             const Vec<T> z = fma(load(from_x + at, n) - center, scale, shift);
-            v[r] = fused<decltype(a), adds.value, keeps.value, T>(z, residual + at, &writers[r], n);
+            v[r] = fused<adds.value, keeps.value, T>(a, z, residual + at, &writers[r], n);
           });
 #pragma GCC unroll 4
           for (int r = 0; r < rows.value; ++r) store<streams.value>(to + r * block.stride + i, v[r], n);
@@ -207,8 +214,8 @@ void column_affine(const T* x, T* y, Block block, AffineColumns<Real<T>> affine,
 
 template <class T>
 void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<Real<T>> affine,
-                            ActiveBits active, Where where, Reach reach) {
-  with_active(active, [&](auto whole) {
+                            Passage passage, Where where, Reach reach) {
+  with_passage(passage, [&](auto passes) {
     with_flag(affine.weight != nullptr, [&](auto weighted) {
       const auto weights_of = [&](Index i, auto n) {
         Vec<T> weight = {};
@@ -221,7 +228,7 @@ void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, Gradien
           const Where own = from(where, r, 0, 0);
           each_vector<T>(block.cols, [&](Index i, auto n) {
             store(dx + row + i,
-                  chosen_gradient<weighted.value, T>(whole(load(dy + row + i, n), row + i), load(x + row + i, n),
+                  chosen_gradient<weighted.value, T>(passes, load(dy + row + i, n), load(x + row + i, n), row + i,
                                                      columns_of<T>(affine, i, n), weights_of(i, n),
                                                      chosen_lanes<T>(own, i, n)),
                   n);
@@ -240,7 +247,7 @@ void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, Gradien
 #pragma GCC unroll 4
             for (int r = 0; r < rows.value; ++r) {
               const Index at = r * block.stride + i;
-              v[r] = gradient_of<weighted.value, T>(whole(load(dy_rows + at, n), offset + at), load(x_rows + at, n),
+              v[r] = gradient_of<weighted.value, T>(passes, load(dy_rows + at, n), load(x_rows + at, n), offset + at,
                                                     columns, weight);
             }
 #pragma GCC unroll 4
@@ -252,8 +259,8 @@ void column_gradient_affine(const T* dy, const T* x, T* dx, Block block, Gradien
   });
 }
 
-template <class W, class T>
-NORMKIT_INLINE void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean, W whole,
+template <class P, class T>
+NORMKIT_INLINE void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean, P passage,
                                          ColumnGradientSums out) {
   clear<T>(out.g, out.g_lo, block.cols);
   clear<T>(out.gd, out.gd_lo, block.cols);
@@ -269,9 +276,9 @@ NORMKIT_INLINE void column_gradient_sums(const T* dy, const T* x, Block block, C
           fetch(dy + ahead + i);
           fetch(x + ahead + i);
         }
-        const Wide<T> dy_wide = whole(widen(dy + i, n), i);
-        g.part[k] = accumulate(g.part[k], dy_wide);
-        gd.part[k] = multiply_add(dy_wide, accumulate(minus_mean.part[k], widen(x + i, n)), gd.part[k]);
+        const Wide<T> x_i = widen(x + i, n), dy_i = passage.gradient(Wide<T>(widen(dy + i, n)), x_i, i);
+        g.part[k] = accumulate(g.part[k], dy_i);
+        gd.part[k] = multiply_add(dy_i, accumulate(minus_mean.part[k], passage.input(x_i)), gd.part[k]);
       });
     }
     g.store_to(out.g + first, out.g_lo + first, cols);
@@ -280,9 +287,9 @@ NORMKIT_INLINE void column_gradient_sums(const T* dy, const T* x, Block block, C
 }
 
 template <class T>
-void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean, ActiveBits active,
+void column_gradient_sums(const T* dy, const T* x, Block block, ColumnMean mean, Passage passage,
                           ColumnGradientSums out) {
-  with_active(active, [&](auto whole) { column_gradient_sums(dy, x, block, mean, whole, out); });
+  with_passage(passage, [&](auto passes) { column_gradient_sums(dy, x, block, mean, passes, out); });
 }
 
 template <class T>

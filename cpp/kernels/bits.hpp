@@ -52,33 +52,70 @@ NORMKIT_INLINE std::uint32_t bits_from(ActiveBits bits, Index element) {
   return word >> (at % 8);
 }
 
-// What is taken of dy: everything, or where relu passes a gradient.
+// What a Passage makes of dy, x being the elements beside it, and of x.
 struct AllOf {
   template <class V>
-  NORMKIT_INLINE V operator()(V dy, Index) const {
+  NORMKIT_INLINE V gradient(V dy, V, Index) const {
     return dy;
+  }
+  template <class V>
+  NORMKIT_INLINE V input(V x) const {
+    return x;
   }
   NORMKIT_INLINE AllOf from(Index) const { return {}; }
 };
 struct ActiveOf {
   ActiveBits bits;
-  NORMKIT_INLINE Vec<float> operator()(Vec<float> dy, Index i) const {
-    return keep_lanes<float>(dy, bits_from(bits, i));
+  template <class V>
+  NORMKIT_INLINE V gradient(V dy, V, Index i) const {
+    return keep(dy, i);
   }
-  NORMKIT_INLINE Vec<double> operator()(Vec<double> dy, Index i) const {
-    return keep_lanes<double>(dy, bits_from(bits, i));
-  }
-  NORMKIT_INLINE WideOf<float> operator()(WideOf<float> dy, Index i) const { return {(*this)(dy.hi, i)}; }
-  NORMKIT_INLINE WideOf<double> operator()(WideOf<double> dy, Index i) const {
-    return {(*this)(dy.hi, i), (*this)(dy.lo, i)};
+  template <class V>
+  NORMKIT_INLINE V input(V x) const {
+    return x;
   }
   NORMKIT_INLINE ActiveOf from(Index elements) const { return {{bits.at, bits.first + elements}}; }
+
+ private:
+  NORMKIT_INLINE Vec<float> keep(Vec<float> dy, Index i) const { return keep_lanes<float>(dy, bits_from(bits, i)); }
+  NORMKIT_INLINE Vec<double> keep(Vec<double> dy, Index i) const { return keep_lanes<double>(dy, bits_from(bits, i)); }
+  NORMKIT_INLINE WideOf<float> keep(WideOf<float> dy, Index i) const { return {keep(dy.hi, i)}; }
+  NORMKIT_INLINE WideOf<double> keep(WideOf<double> dy, Index i) const { return {keep(dy.hi, i), keep(dy.lo, i)}; }
 };
-// body(AllOf or ActiveOf)
+struct LeakyOf {
+  double slope;
+  template <class V>
+  NORMKIT_INLINE V gradient(V dy, V y, Index) const {
+    return below_zero(y, dy, slope);
+  }
+  template <class V>
+  NORMKIT_INLINE V input(V y) const {
+    return below_zero(y, y, 1.0 / slope);
+  }
+  NORMKIT_INLINE LeakyOf from(Index) const { return *this; }
+
+ private:
+  // v·factor where y < 0; of a pair, which y and dy are with a second part of 0, the first part's product.
+  NORMKIT_INLINE static Vec<float> below_zero(Vec<float> y, Vec<float> v, double factor) {
+    return y < Vec<float>{} ? v * broadcast(static_cast<float>(factor)) : v;
+  }
+  NORMKIT_INLINE static Vec<double> below_zero(Vec<double> y, Vec<double> v, double factor) {
+    return y < Vec<double>{} ? v * broadcast(factor) : v;
+  }
+  NORMKIT_INLINE static WideOf<float> below_zero(WideOf<float> y, WideOf<float> v, double factor) {
+    return {below_zero(y.hi, v.hi, factor)};
+  }
+  NORMKIT_INLINE static WideOf<double> below_zero(WideOf<double> y, WideOf<double> v, double factor) {
+    return {below_zero(y.hi, v.hi, factor), v.lo};
+  }
+};
+// body(AllOf, ActiveOf or LeakyOf)
 template <class F>
-NORMKIT_INLINE void with_active(ActiveBits bits, F&& body) {
-  if (bits.at)
-    body(ActiveOf{bits});
+NORMKIT_INLINE void with_passage(Passage passage, F&& body) {
+  if (passage.active.at)
+    body(ActiveOf{passage.active});
+  else if (passage.slope != 1.0)
+    body(LeakyOf{passage.slope});
   else
     body(AllOf{});
 }

@@ -16,9 +16,11 @@ inline Where from(Where where, Index outer, Index channel, Index inner) {
 
 // The same for the bits of an array, and for what is fused with an operation on it.
 inline ActiveBits from(ActiveBits bits, Index elements) { return {bits.at, bits.first + elements}; }
+inline Passage from(Passage passage, Index elements) { return {from(passage.active, elements), passage.slope}; }
 template <class T>
 inline Fusion<T> from(const Fusion<T>& fusion, Index elements) {
-  return {fusion.residual ? fusion.residual + elements : nullptr, fusion.activation, from(fusion.active, elements)};
+  return {fusion.residual ? fusion.residual + elements : nullptr, fusion.activation, from(fusion.active, elements),
+          fusion.slope};
 }
 
 // Squares below the normal numbers of T are lost, which matters when neither the variance is larger than this nor eps

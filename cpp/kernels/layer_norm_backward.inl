@@ -15,44 +15,45 @@ struct GradientLanes {
   WideLanes<T, pair_lanes> g, gd;
 };
 
-// dy: of x's type, or what it is computed in.
-template <bool has_weight, class T, class D, class W = AllOf>
-NORMKIT_INLINE void add_gradients(const D* dy, const T* x, const Real<T>* weight, Index count, Wide<T> minus_mean,
-                                  GradientLanes<T>& sums, Index ahead, W whole = {}) {
+// dy and x: as they are stored, or what they are computed in.
+template <bool has_weight, class T, class D, class P = AllOf>
+NORMKIT_INLINE void add_gradients(const D* dy, const D* x, const Real<T>* weight, Index count, Wide<T> minus_mean,
+                                  GradientLanes<T>& sums, Index ahead, P passage = {}) {
   GradientLanes<T> lanes = sums;
   each_wide<pair_lanes>(count, [&](Index i, int k, auto n) {
     if (k == 0) {
       fetch_line(dy + ahead, i);
       fetch_line(x + ahead, i);
     }
-    Wide<T> g = whole(widen(dy + i, n), i);
+    const Wide<T> x_i = widen(x + i, n);
+    Wide<T> g = passage.gradient(Wide<T>(widen(dy + i, n)), x_i, i);
     if constexpr (has_weight) g = g * widen(weight + i, n);
     lanes.g.part[k] = accumulate(lanes.g.part[k], g);
-    lanes.gd.part[k] = multiply_add(g, accumulate(minus_mean, widen(x + i, n)), lanes.gd.part[k]);
+    lanes.gd.part[k] = multiply_add(g, accumulate(minus_mean, passage.input(x_i)), lanes.gd.part[k]);
   });
   sums = lanes;
 }
 
 // Up to `most` channels; the lanes of one alone stay in registers from run to run.
-template <Index most, class T, class W>
-NORMKIT_INLINE void run_gradients(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, W whole,
+template <Index most, class T, class P>
+NORMKIT_INLINE void run_gradients(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, P passage,
                                   GradientSums* out, Index ahead) {
   GradientLanes<T> sums[most];
   each_run(runs, channels, [&](Index run, Index c) {
     const Wide<T> minus_mean = Wide<T>{} - broadcast_wide<T>(mean[c]);
-    add_gradients<false, T>(dy + run, x + run, nullptr, runs.inner, minus_mean, sums[c], ahead, whole.from(run));
+    add_gradients<false, T>(dy + run, x + run, nullptr, runs.inner, minus_mean, sums[c], ahead, passage.from(run));
   });
   for (Index c = 0; c < channels; ++c) out[c] = {sums[c].g.total(), sums[c].gd.total()};
 }
 
 template <class T>
-void gradient_sums(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, ActiveBits active,
+void gradient_sums(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, Passage passage,
                    GradientSums* out, Index ahead) {
-  with_active(active, [&](auto whole) {
+  with_passage(passage, [&](auto passes) {
     if (channels == 1)
-      run_gradients<1>(dy, x, runs, 1, mean, whole, out, ahead);
+      run_gradients<1>(dy, x, runs, 1, mean, passes, out, ahead);
     else
-      run_gradients<most_channels>(dy, x, runs, channels, mean, whole, out, ahead);
+      run_gradients<most_channels>(dy, x, runs, channels, mean, passes, out, ahead);
   });
 }
 
@@ -73,13 +74,50 @@ NORMKIT_INLINE void activation_gradients(const LayerNormBackward<T>& args, Index
     });
   });
 }
+// x − mean = (y − bias) / weight / rstd
 template <class T>
-void stage_gradients(const LayerNormBackward<T>& args, Index row, Index first, Index cols, Affine<Real<T>> affine,
-                     Real<T>* dz) {
+NORMKIT_INLINE void restore_inputs(const LayerNormBackward<T>& args, Index row, Index first, Index cols, Real<T>* to) {
+  const T* y = args.x + row * args.cols + first;
+  const Vec<T> deviation = broadcast(static_cast<Real<T>>(1.0 / args.rstd[row]));
+  with_parameter_flags(args.weight, args.bias, [&](auto has_weight, auto has_bias) {
+    each_vector<T>(cols, [&](Index i, auto n) {
+      Vec<T> x_hat = load(y + i, n);
+      if constexpr (has_bias.value) x_hat = x_hat - load(args.bias + first + i, n);
+      if constexpr (has_weight.value) x_hat = x_hat / load(args.weight + first + i, n);
+      store(to + i, x_hat * deviation, n);
+    });
+  });
+}
+template <class T>
+NORMKIT_INLINE void copy_as_real(const T* from, Index cols, Real<T>* to) {
+  each_vector<T>(cols, [&](Index i, auto n) { store(to + i, load(from + i, n), n); });
+}
+
+template <class D>
+struct Staged {
+  const D *dy, *x;
+};
+// dy and x of some columns of a row, as D; those that an activation or the recovery of x has to do with in the memory
+// given, and where T is not what it is computed in, both.
+template <class D, class T>
+NORMKIT_CALL Staged<D> stage(const LayerNormBackward<T>& args, Index row, Index first, Index cols,
+                             Affine<Real<T>> affine, Real<T>* dz, Real<T>* x) {
+  const Index at = row * args.cols + first;
+  constexpr bool as_real = !is_same_type<T, Real<T>>;
   with_activation(args.activation, [&](auto a) {
     if constexpr (!is_same_type<decltype(a), Identity>)
       activation_gradients<decltype(a)>(args, row, first, cols, affine, dz);
+    else if constexpr (as_real)
+      copy_as_real(args.dy + at, cols, dz);
   });
+  if (args.from_output)
+    restore_inputs(args, row, first, cols, x);
+  else if constexpr (as_real)
+    copy_as_real(args.x + at, cols, x);
+  if constexpr (as_real)
+    return {dz, x};
+  else
+    return {args.activation == Activation::none ? args.dy + at : dz, args.from_output ? x : args.x + at};
 }
 
 template <class T>
@@ -88,21 +126,21 @@ void layer_norm_gradient_sums(const LayerNormBackward<T>& args, Index row, Index
   const T *dy = args.dy + row * args.cols + first, *x = args.x + row * args.cols + first;
   const Wide<T> minus_mean = Wide<T>{} - broadcast_wide<T>(mean);
   GradientLanes<T> sums;
-  const auto add = [&](const auto* dy_at, Index at, Index count) {
+  const auto add = [&](const auto* dy_at, const auto* x_at, Index at, Index count) {
     with_flag(args.weight != nullptr, [&](auto has_weight) {
       const Real<T>* weight = has_weight.value ? args.weight + first + at : nullptr;
-      add_gradients<has_weight.value, T>(dy_at, x + at, weight, count, minus_mean, sums, ahead);
+      add_gradients<has_weight.value, T>(dy_at, x_at, weight, count, minus_mean, sums, ahead);
     });
   };
-  if (args.activation == Activation::none) {
-    add(dy, 0, cols);
+  if (!args.stages()) {
+    add(dy, x, 0, cols);
   } else {
-    alignas(64) Real<T> dz[block_cols];
+    alignas(64) Real<T> dz[block_cols], restored[block_cols];
     const Affine<Real<T>> affine = standardize<Real<T>>(mean, args.rstd[row]);
     for (Index at = 0; at < cols; at += block_cols) {
       const Index count = cols - at < block_cols ? cols - at : block_cols;
-      stage_gradients(args, row, first + at, count, affine, dz);
-      add(dz, at, count);
+      const Staged<Real<T>> staged = stage<Real<T>>(args, row, first + at, count, affine, dz, restored);
+      add(staged.dy, staged.x, at, count);
     }
   }
   *out = {sums.g.total(), sums.gd.total()};
@@ -116,11 +154,11 @@ constexpr int short_gradient_rows = 2, gradient_rows = vector_bytes == 64 ? 4 : 
 static_assert(gradient_rows <= staged_rows);
 constexpr Index long_gradient_cols = 2048;
 
-// Some columns of the rows. D: the type of dy, which is Real<T> where an activation's gradient has been put before.
+// Some columns of the rows. D: the type of dy and x, which is Real<T> where they have been staged.
 template <class T, class D>
 struct GradientTile {
   const D* dy[gradient_rows];
-  const T* x[gradient_rows];
+  const D* x[gradient_rows];
   T* dx[gradient_rows];
   const T* dsum[gradient_rows];  // or null
   RowGradient<Real<T>> row[gradient_rows];
@@ -144,8 +182,8 @@ struct RowTerms<float> {
   // Adds dy and dy·x̂ to the columns' sums, and with row_sums g·(x − mean) with g = dy·w to the row's, and g itself
   // where a mean has been subtracted. The product of dy and x − mean serves both; additions and multiplications have
   // execution units of their own, and are as many.
-  template <bool has_weight, bool row_sums, bool centered, class D, class T, class N>
-  NORMKIT_INLINE void add(const D* dy_at, const T* x_at, N n, Wide<float> w, Wide<float>& dw, Wide<float>& db,
+  template <bool has_weight, bool row_sums, bool centered, class D, class N>
+  NORMKIT_INLINE void add(const D* dy_at, const D* x_at, N n, Wide<float> w, Wide<float>& dw, Wide<float>& db,
                           Wide<float>& g_sum, Wide<float>& gd_sum) const {
     const Vec<double> dy = widen(dy_at, n).hi, product = dy * (widen(x_at, n).hi + minus_mean);
     db.hi = db.hi + dy;
@@ -191,7 +229,7 @@ NORMKIT_CALL void tile_sums(GradientTile<T, D>& tile, int begin, const Real<T>* 
   double* dbias_lo = dbias + (accumulator_planes<T> - 1) * cols;
   // Copies, for all that the compiler knows the accumulators may lie in the tile.
   const D* dy_rows[rows];
-  const T* x_rows[rows];
+  const D* x_rows[rows];
   RowTerms<Real<T>> terms[rows];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
@@ -246,8 +284,7 @@ template <bool has_weight, bool stream, bool adds, class T, class D>
 NORMKIT_CALL void gradients_of_row(const GradientTile<T, D>& tile, int r, const Real<T>* weight, Index first,
                                    Index cols, Index ahead) {
   const RowGradient<Real<T>> row = tile.row[r];
-  const D* dy = tile.dy[r];
-  const T* x = tile.x[r];
+  const D *dy = tile.dy[r], *x = tile.x[r];
   T* dx = tile.dx[r];
   const T* dsum = tile.dsum[r];
   const Vec<T> center = broadcast(row.center), rstd = broadcast(row.rstd), shift = broadcast(row.shift),
@@ -269,8 +306,7 @@ NORMKIT_CALL void chosen_gradients_of_row(const GradientTile<T, D>& tile, int r,
                                           Index cols) {
   const RowGradient<Real<T>> row = tile.row[r];
   const Where where = tile.where[r];
-  const D* dy = tile.dy[r];
-  const T* x = tile.x[r];
+  const D *dy = tile.dy[r], *x = tile.x[r];
   T* dx = tile.dx[r];
   each_vector<T>(cols, [&](Index i, auto n) {
     const Mask<T> chosen = chosen_lanes<T>(where, i, n);
@@ -334,7 +370,6 @@ NORMKIT_INLINE Index each_tile_of(const LayerNormBackward<T>& args, Real<T>* sta
       ++left_alone;
     } else {
       const Index at = r * args.cols + first;
-      tile.x[tile.rows] = args.x + at;
       tile.dx[tile.rows] = args.dx + at;
       tile.dsum[tile.rows] = args.dsum ? args.dsum + at : nullptr;
       tile.mean[tile.rows] = {args.mean[r], 0.0};
@@ -342,13 +377,16 @@ NORMKIT_INLINE Index each_tile_of(const LayerNormBackward<T>& args, Real<T>* sta
       tile.where[tile.rows] = from(args.where, r, 0, first);
       if (row_sums) tile.count[tile.rows] = static_cast<double>(count_chosen({1, 0, args.cols}, tile.where[tile.rows]));
       prepare(tile, r);
-      if constexpr (is_same_type<D, T>) tile.dy[tile.rows] = args.dy + at;
-      if (staged) {
-        const RowGradient<Real<T>>& row = tile.row[tile.rows];
-        Real<T>* dz = staged + tile.rows * cols;
-        stage_gradients(args, r, first, cols, {row.center, row.rstd, row.shift}, dz);
-        if constexpr (is_same_type<D, Real<T>>) tile.dy[tile.rows] = dz;
-      }
+      Staged<D> own;
+      if constexpr (is_same_type<D, T>) own = {args.dy + at, args.x + at};
+      if constexpr (is_same_type<D, Real<T>>)
+        if (staged) {
+          const RowGradient<Real<T>>& row = tile.row[tile.rows];
+          Real<T>* dz = staged + tile.rows * cols;
+          own = stage<D>(args, r, first, cols, {row.center, row.rstd, row.shift}, dz, dz + staged_rows * cols);
+        }
+      tile.dy[tile.rows] = own.dy;
+      tile.x[tile.rows] = own.x;
       ++tile.rows;
     }
     if (tile.rows == most_rows || (r + 1 == end && tile.rows > 0)) {
@@ -360,7 +398,7 @@ NORMKIT_INLINE Index each_tile_of(const LayerNormBackward<T>& args, Real<T>* sta
   }
   return left_alone;
 }
-// staged: null without an activation
+// staged: null where nothing is
 template <bool row_sums, class T, class... Rest>
 NORMKIT_INLINE Index each_tile(const LayerNormBackward<T>& args, Real<T>* staged, Rest&&... rest) {
   if constexpr (!is_same_type<T, Real<T>>)
@@ -372,7 +410,7 @@ template <class T>
 Index layer_norm_backward_rows(const LayerNormBackward<T>& args, Index begin, Index end, double* dweight,
                                double* dbias) {
   return each_tile<true>(args, args.staged, begin, end, 0, args.cols, dweight, dbias, [&](auto& tile, Index r) {
-    const Sum mean = args.centered
+    const Sum mean = args.centered && !args.from_output
                          ? refined_mean(args.x + r * args.cols, args.cols, from(args.where, r, 0, 0), args.mean[r])
                          : Sum{0.0, 0.0};
     tile.mean[tile.rows] = mean;
@@ -383,8 +421,8 @@ Index layer_norm_backward_rows(const LayerNormBackward<T>& args, Index begin, In
 template <class T>
 void layer_norm_backward_columns(const LayerNormBackward<T>& args, Index begin, Index end, Index first, Index cols,
                                  const RowGradient<Real<T>>* gradients, double* dweight, double* dbias) {
-  alignas(64) Real<T> dz[gradient_rows * block_cols];
-  each_tile<false>(args, args.activation == Activation::none ? nullptr : dz, begin, end, first, cols, dweight, dbias,
+  alignas(64) Real<T> staged[2 * staged_rows * block_cols];
+  each_tile<false>(args, args.stages() ? staged : nullptr, begin, end, first, cols, dweight, dbias,
                    [&](auto& tile, Index r) { tile.row[tile.rows] = gradients[r]; });
 }
 

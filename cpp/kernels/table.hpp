@@ -58,6 +58,13 @@ struct ActiveBits {
   Index first = 0;  // element
 };
 
+// How a gradient passes the activation behind a normalization: relu by its bits; leaky relu, where the slope is not 1,
+// by its result, which a kernel is then given for x: both are turned into what they are before the activation.
+struct Passage {
+  ActiveBits active = {};
+  double slope = 1.0;
+};
+
 // Unevaluated sum hi + lo. For float data lo is 0: a double holds all that is needed.
 struct Sum {
   double hi, lo;
@@ -113,12 +120,13 @@ struct ColumnGradientSums {
 enum class Activation { none, relu, gelu, silu };
 
 // The same for a channel or column: y = activation(z + residual), of which `active` keeps where the gradient passes.
-// Activations are none or relu.
+// Activations are none or relu, or leaky relu where its slope below 0 is not 1, without residual and bits.
 template <class T>
 struct Fusion {
   const T* residual = nullptr;
   Activation activation = Activation::none;
-  ActiveBits active;
+  ActiveBits active = {};
+  double slope = 1.0;
 };
 
 // `rows` rows of `cols` elements, consecutive rows `stride` elements apart.
@@ -169,8 +177,10 @@ struct LayerNormForward {
   Residual<T> residual = {};  // its sum is x
 };
 
-// dy, x, dx: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows). The bias is wanted by an activation alone,
-// and so is `staged`: memory of the calling thread for the gradients of staged_rows rows before it.
+// dy, x, dx: (rows, cols); weight, bias: (cols) or null; mean, rstd: (rows). from_output: x is the y of the forward
+// pass, without activation, mean is 0, and x − mean is recovered from them. Bias is wanted for that or by an
+// activation; and so is `staged`, memory of the calling thread for staged_rows rows of dy before an activation, and
+// then as many of x.
 template <class T>
 struct LayerNormBackward {
   const T *dy, *x;
@@ -186,6 +196,9 @@ struct LayerNormBackward {
   T* dropped = nullptr;     // dropout's gradient of that, or null
   Dropout dropout = {};
   Real<T>* staged = nullptr;
+  bool from_output = false;
+
+  bool stages() const { return from_output || activation != Activation::none; }
 };
 inline constexpr Index staged_rows = 4;
 // Columns that layer_norm_backward_columns takes at most.
@@ -240,19 +253,18 @@ struct Kernels {
 
   // The bits of what relu has made.
   void (*keep_active)(const T* y, Index count, ActiveBits active);
-  // active, here and below: where dy counts; elsewhere it is 0.
-  // dz = dy where it counts
+  // dz = dy where it is active, and 0 elsewhere
   void (*active_gradients)(const T* dy, T* dz, Runs runs, Index channels, ActiveBits active);
-  void (*gradient_sums)(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, ActiveBits active,
+  void (*gradient_sums)(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, Passage passage,
                         GradientSums* out, Index ahead);
-  void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, ActiveBits active,
+  void (*column_gradient_sums)(const T* dy, const T* x, Block block, ColumnMean mean, Passage passage,
                                ColumnGradientSums out);
   void (*add_columns)(ColumnGradientSums sums, ColumnGradientSums others, Index cols);
   // Elements that do not count did not move the mean and the variance: their dx is dy·dy_scale.
   void (*gradient_affine)(const T* dy, const T* x, T* dx, Runs runs, Index channels,
-                          GradientAffineColumns<Real<T>> affine, ActiveBits active, Where where, Stores stores);
+                          GradientAffineColumns<Real<T>> affine, Passage passage, Where where, Stores stores);
   void (*column_gradient_affine)(const T* dy, const T* x, T* dx, Block block, GradientAffineColumns<Real<T>> affine,
-                                 ActiveBits active, Where where, Reach reach);
+                                 Passage passage, Where where, Reach reach);
 };
 
 // Channels of float data, whose statistics and coefficients are found side by side: arrays of one value each.

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/coefficients.hpp"
+#include "norm/channels.hpp"
 #include "norm/dispatch.hpp"
 #include "norm/machine.hpp"
 #include "norm/scratch.hpp"
@@ -48,6 +49,38 @@ void count_channels(const ChannelShape& shape, Where where, double* samples, int
   });
 }
 
+template <class T>
+void backward_by_plan(const BatchNormBackward<T>& args, bool training, int threads) {
+  if (goes_by_runs(args.shape))
+    backward_by_runs(with_stores(args, 2, false, threads), training, threads);
+  else
+    backward_by_columns(with_stores(args, 2, training, threads), training, threads);
+}
+
+// The gradients from y. With z = |weight|·x̂' + bias, x̂' being x̂ or −x̂, they are those of a batch norm of z whose mean
+// is bias, whose rstd is 1/|weight| and whose weight is such that the product of the two is weight·rstd.
+template <class T>
+void backward_from_output(const BatchNormBackward<T>& given, bool training, int threads) {
+  BatchNormBackward<T> args = given;
+  const Index channels = args.shape.channels;
+  const Scratch<double> mean(channels), rstd(channels);
+  const Scratch<Real<T>> weight(channels);
+  for (Index c = 0; c < channels; ++c) {
+    const double own = weight_of(args.weight, c), size = std::fabs(own);
+    mean[c] = args.bias ? static_cast<double>(args.bias[c]) : 0.0;
+    rstd[c] = 1.0 / size;
+    weight[c] = static_cast<Real<T>>(own * args.rstd[c] * size);
+  }
+  args.mean = mean.data();
+  args.rstd = rstd.data();
+  args.weight = weight.data();
+  backward_by_plan(args, training, threads);
+  for (Index c = 0; c < channels; ++c) {
+    if (weight_of(given.weight, c) < 0.0) args.dweight[c] = -args.dweight[c];
+    if (given.rstd[c] == 0.0) args.dweight[c] = 0;  // no element counts: x̂ is 0, whatever rounding made of y
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -85,10 +118,10 @@ void batch_norm_backward(const BatchNormBackward<T>& given, bool training, int t
   if (args.shape.size() == 0) {
     std::fill(args.dweight, args.dweight + args.shape.channels, Real<T>(0));
     std::fill(args.dbias, args.dbias + args.shape.channels, Real<T>(0));
-  } else if (goes_by_runs(args.shape)) {
-    backward_by_runs(with_stores(args, 2, false, threads), training, threads);
+  } else if (args.from_output) {
+    backward_from_output(args, training, threads);
   } else {
-    backward_by_columns(with_stores(args, 2, training, threads), training, threads);
+    backward_by_plan(args, training, threads);
   }
 }
 

@@ -274,7 +274,7 @@ class MatrixGradientSums {
                                       {piece.block.rows, piece.block.stride, piece.block.cols}, 1,
                                       from(given.active, first));
       kernels<T>().column_gradient_sums(args.dy + first, args.x + first, piece.block, {mean, mean + matrix_.cols()},
-                                        from(args.active, first), at(set, columns.begin));
+                                        passage_of(args, first), at(set, columns.begin));
     });
   }
 
@@ -454,11 +454,11 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
 template <class T>
 void backward_by_columns(const BatchNormBackward<T>& given, bool training, int threads) {
   const BatchNormBackward<T> args = from_residual(given);
-  constexpr bool refines = is_double<T>;
+  const bool refines = is_double<T> && training && !args.from_output, takes_x = training || args.slope != 1.0;
   const Kernels<T>& kernel = kernels<T>();
   const Matrix<T> matrix(args.shape, MatrixMask<T>::is_whole_rows(args.where));
   const MatrixMask<T> mask(matrix, args.where);
-  const MatrixMoments<T> moments(matrix, mask, refines && training);
+  const MatrixMoments<T> moments(matrix, mask, refines);
   const MatrixGradientSums<T> sums(matrix);
   Coefficients<T> coefficients(matrix);
   const bool at_once = !is_double<T> && matrix.columns_are_channels() && !mask;
@@ -471,8 +471,10 @@ void backward_by_columns(const BatchNormBackward<T>& given, bool training, int t
     if (!gradient_fits(args, channel, gradient)) {
       careful_channel_gradients(args, channel, matrix.channel_offset(channel), matrix.channel_runs(), training);
       coefficients.leave_out(channel);
-    } else if (!training) {
+    } else if (!takes_x) {
       coefficients.set(channel, Affine<Real<T>>{0, gradient.dy_scale, 0});
+    } else if (!training) {
+      coefficients.set(channel, of_constants<T>(gradient));
     } else if (!at_once) {
       coefficients.set(channel, gradient);
     }
@@ -502,12 +504,12 @@ void backward_by_columns(const BatchNormBackward<T>& given, bool training, int t
         args.dx, reach_of_all, rows, [&](Index offset, const Block& block, Index first_col, Reach reach) {
           const T* dy = args.dy + offset;
           T* dx = args.dx + offset;
-          const ActiveBits active = from(args.active, offset);
-          if (training) {
-            kernel.column_gradient_affine(dy, args.x + offset, dx, block, coefficients.gradient(first_col), active,
+          const Passage passage = passage_of(args, offset);
+          if (takes_x) {
+            kernel.column_gradient_affine(dy, args.x + offset, dx, block, coefficients.gradient(first_col), passage,
                                           mask.at(offset), reach);
-          } else if (active.at) {
-            kernel.active_gradients(dy, dx, {block.rows, block.stride, block.cols}, 1, active);
+          } else if (passage.active.at) {
+            kernel.active_gradients(dy, dx, {block.rows, block.stride, block.cols}, 1, passage.active);
             kernel.column_affine(dx, dx, block, coefficients.affine(first_col), {}, Reach::near);
           } else {
             kernel.column_affine(dy, dx, block, coefficients.affine(first_col), {}, reach);
@@ -516,7 +518,7 @@ void backward_by_columns(const BatchNormBackward<T>& given, bool training, int t
   };
   sums.set_means(args.mean);
   parallel(threads, [&](const Team& team) {
-    if (refines && training) {
+    if (refines) {
       sweep_columns(
           team, matrix, [&](Index chunk, Share columns) { moments.compute(args.x, chunk, columns); }, refine,
           [](Share) {});

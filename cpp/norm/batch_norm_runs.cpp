@@ -209,9 +209,9 @@ void backward_by_runs(const BatchNormBackward<T>& given, bool training, int thre
   const Index channels = args.shape.channels;
   const Index channel_bytes = 2 * args.shape.per_channel() * static_cast<Index>(sizeof(T));
   const Pieces<T> pieces(args.shape);
-  constexpr bool refines = is_double<T>;
+  const bool refines = is_double<T> && training && !args.from_output, takes_x = training || args.slope != 1.0;
   const Scratch<GradientSums> parts(channels * pieces.count());
-  const Scratch<BlockMoments> moments(refines && training ? channels * pieces.count() : 0);
+  const Scratch<BlockMoments> moments(refines ? channels * pieces.count() : 0);
   const Scratch<Sum> means(channels);
   const Coefficients<Real<T>> coefficients(channels);
   const auto statistics = [&](Share some, Index piece, Next) {
@@ -227,7 +227,7 @@ void backward_by_runs(const BatchNormBackward<T>& given, bool training, int thre
     if (args.dresidual)
       kernel.active_gradients(given.dy + first, args.dresidual + first, runs, count, from(given.active, first));
     kernel.gradient_sums(args.dy + first, args.x + first, runs, count, means.data() + some.begin,
-                         from(args.active, first), parts.data() + piece * channels + some.begin,
+                         passage_of(args, first), parts.data() + piece * channels + some.begin,
                          pieces.ahead(some, piece, next));
   };
   const auto finish = [&](Index channel) {
@@ -237,8 +237,8 @@ void backward_by_runs(const BatchNormBackward<T>& given, bool training, int thre
     if (!gradient_fits(args, channel, gradient)) {
       coefficients.set_done(channel);
       careful_channel_gradients(args, channel, pieces.offset(channel, 0), pieces.whole(), training);
-    } else if (training) {
-      coefficients.set(channel, gradient);
+    } else if (takes_x) {
+      coefficients.set(channel, training ? gradient : of_constants<T>(gradient));
     } else {
       coefficients.set(channel, Affine<Real<T>>{0, gradient.dy_scale, 0});
     }
@@ -250,9 +250,9 @@ void backward_by_runs(const BatchNormBackward<T>& given, bool training, int thre
     const Runs runs = pieces.runs(piece);
     coefficients.each_open(some, [&](Index channel, Index count) {
       const Index first = pieces.offset(channel, piece);
-      if (training)
+      if (takes_x)
         kernel.gradient_affine(args.dy + first, args.x + first, args.dx + first, runs, count,
-                               coefficients.gradient(channel), from(args.active, first),
+                               coefficients.gradient(channel), passage_of(args, first),
                                pieces.where(args.where, channel, piece), stores);
       else
         scale_gradients(args, first, runs, count, coefficients.affine(channel), stores);
@@ -260,7 +260,7 @@ void backward_by_runs(const BatchNormBackward<T>& given, bool training, int thre
   };
   for (Index channel = 0; channel < channels; ++channel) means[channel] = {args.mean[channel], 0.0};
   parallel(threads, [&](const Team& team) {
-    if (refines && training) {
+    if (refines) {
       two_sweeps(team, channels, together, pieces.count(), channel_bytes / 2, statistics, refine,
                  [](Share, Index, Next) {});
       team.barrier();

@@ -103,6 +103,7 @@ template <class T, class W>
 W careful_fusion(const Fusion<T>& fusion, Index i, W z) {
   if (fusion.residual) z = z + W(to_double(fusion.residual[i]));
   if (fusion.active.at && !(static_cast<double>(z) <= 0.0)) set_bit(fusion.active, i);
+  if (static_cast<double>(z) < 0.0) z = z * W(fusion.slope);
   return careful_activation(fusion.activation, z);
 }
 
@@ -124,8 +125,22 @@ template <class T>
 struct CarefulGradient {
   CarefulMoments<T> moments;
   double rstd;
-  Wider<T> mean_g, mean_gx;
+  Wider<T> mean_g = 0.0, mean_gx = 0.0;
 
+  // x_hat(i); g(i, x̂)
+  template <class XHat, class G>
+  void set_means(Runs runs, Where where, XHat&& x_hat, G&& g, bool centered = true) {
+    const Wider<T> count = count_chosen(runs, where);
+    if (static_cast<double>(count) == 0.0) return;
+    Wider<T> g_sum = 0.0, gx_sum = 0.0;
+    each_element(runs, {}, [&](Index i, bool) {
+      const Wider<T> x_hat_i = x_hat(i), g_i = g(i, x_hat_i);
+      g_sum += g_i;
+      gx_sum += g_i * x_hat_i;
+    });
+    if (centered) mean_g = g_sum / count;
+    mean_gx = gx_sum / count;
+  }
   Wider<T> centred(Wider<T> g, Wider<T> x_hat, bool counts) const { return counts ? g - mean_g - x_hat * mean_gx : g; }
 };
 
@@ -135,18 +150,13 @@ CarefulGradient<T> careful_gradient(const T* x, Runs runs, Where where, double m
                                     bool centered = true) {
   using W = Wider<T>;
   CarefulMoments<T> moments = careful_moments(x, runs, where, 0.0, centered);
-  if (moments.of_none) return {moments, 0.0, 0.0, 0.0};
+  if (moments.of_none) return {moments, 0.0};
   const Sum exact = sum_of(scaled(moments.mean, moments.exponent));
   if (!is_rounding((exact.hi - mean) + exact.lo, mean)) moments.mean = W(std::scalbn(mean, -moments.exponent));
   moments.rstd = W(std::scalbn(rstd, moments.exponent));
-  const W count = count_chosen(runs, where);
-  W g_sum = 0.0, gx_sum = 0.0;
-  each_element(runs, {}, [&](Index i, bool) {
-    const W x_hat = moments.x_hat(x[i]), g_i = g(i, x_hat);
-    g_sum += g_i;
-    gx_sum += g_i * x_hat;
-  });
-  return {moments, rstd, centered ? g_sum / count : W(0.0), gx_sum / count};
+  CarefulGradient<T> gradient{moments, rstd};
+  gradient.set_means(runs, where, [&](Index i) { return moments.x_hat(x[i]); }, g, centered);
+  return gradient;
 }
 
 }  // namespace normkit

@@ -87,6 +87,16 @@ bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const Gradie
          coefficient_fits<T>(gradient.dy_center) && coefficient_fits<T>(gradient.dy_scale);
 }
 
+template <class T>
+Passage passage_of(const BatchNormBackward<T>& args, Index first) {
+  return from(Passage{args.active, args.slope}, first);
+}
+// Of constant statistics: dx = dy·dy_scale. Where dy is not taken as it is, the other coefficients are 0.
+template <class T>
+GradientAffine<Real<T>> of_constants(const GradientAffine<Real<T>>& gradient) {
+  return {0, 0, 0, gradient.dy_scale};
+}
+
 // The gradient of a residual is dy where it is active; once it is written, all else can be taken of it.
 template <class T>
 BatchNormBackward<T> from_residual(BatchNormBackward<T> args) {
@@ -127,15 +137,26 @@ void careful_channel_gradients(const BatchNormBackward<T>& args, Index channel, 
   T* dx = args.dx + first;
   const double mean = args.mean[channel], rstd = args.rstd[channel];
   const Where where = from(args.where, 0, channel, 0);
-  CarefulGradient<T> gradient{careful_constants<T>(mean, W(rstd)), rstd, 0.0, 0.0};
+  CarefulGradient<T> gradient{careful_constants<T>(mean, W(rstd)), rstd};
   const ActiveBits active = from(args.active, first);
-  const auto upstream = [&](Index i) { return is_active(active, i) ? W(to_double(dy[i])) : W(0.0); };
+  const auto upstream = [&](Index i) {
+    const W dy_i = is_active(active, i) ? W(to_double(dy[i])) : W(0.0);
+    return to_double(x[i]) < 0.0 ? dy_i * W(args.slope) : dy_i;
+  };
   const auto g = [&](Index i, const W&) { return upstream(i); };
-  if (training) gradient = careful_gradient(x, runs, where, mean, rstd, g);
+  const auto x_hat_of = [&](Index i) {
+    if (!args.from_output) return gradient.moments.x_hat(x[i]);
+    const W z = W(to_double(x[i])) * W(to_double(x[i]) < 0.0 ? 1.0 / args.slope : 1.0);
+    return (z - W(mean)) * W(rstd);
+  };
+  if (training && args.from_output)
+    gradient.set_means(runs, where, x_hat_of, g);
+  else if (training)
+    gradient = careful_gradient(x, runs, where, mean, rstd, g);
   const W dy_scale = W(weight_of(args.weight, channel)) * W(rstd);
   W dweight = 0.0, dbias = 0.0;
   each_element(runs, where, [&](Index i, bool counts) {
-    const W dy_i = upstream(i), x_hat = gradient.moments.x_hat(x[i]);
+    const W dy_i = upstream(i), x_hat = x_hat_of(i);
     dweight += dy_i * x_hat;
     dbias += dy_i;
     dx[i] = rounded<T>(gradient.centred(dy_i, x_hat, training && counts) * dy_scale);

@@ -183,7 +183,7 @@ void group_norm_backward_by_columns(const GroupNormBackward<T>& args, int thread
   const auto compute = [&](Index chunk) {
     const Index at = chunks.offset(chunk), image = chunks.image(chunk);
     kernels<T>().column_gradient_sums(args.dy + at, args.x + at, chunks.block(chunk),
-                                      {means.at(image, 0, 0), means.at(image, 1, 0)}, from(args.active, at),
+                                      {means.at(image, 0, 0), means.at(image, 1, 0)}, Passage{from(args.active, at)},
                                       sums_at(chunk, 0));
   };
   const auto finish = [&](Index group) {
@@ -225,7 +225,7 @@ void group_norm_backward_by_columns(const GroupNormBackward<T>& args, int thread
       const auto plane = [&](Index k) { return planes.at(image, k, columns.begin); };
       kernels<T>().column_gradient_affine(args.dy + at, args.x + at, args.dx + at, block,
                                           {plane(0), plane(1), plane(2), plane(3), args.weight ? plane(4) : nullptr},
-                                          from(args.active, at), at_element(mask.rows(cols), at, cols),
+                                          Passage{from(args.active, at)}, at_element(mask.rows(cols), at, cols),
                                           reach_of_rows(args.dx, cols, columns, args.reach));
     });
   };

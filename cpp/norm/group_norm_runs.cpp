@@ -162,7 +162,7 @@ void group_norm_backward_by_runs(const GroupNormBackward<T>& args, int threads) 
     for (Index group = some.begin; group < some.end; ++group) {
       const Index at = pieces.offset(group, piece);
       kernels<T>().gradient_sums(args.dy + at, args.x + at, {1, 0, piece.count}, piece.channels,
-                                 means.data() + pieces.channel(group, piece), from(args.active, at),
+                                 means.data() + pieces.channel(group, piece), Passage{from(args.active, at)},
                                  sums.data() + pieces.slot(group, piece), pieces.ahead(group, piece, next));
     }
   };
@@ -195,7 +195,7 @@ void group_norm_backward_by_runs(const GroupNormBackward<T>& args, int threads) 
       kernels<T>().gradient_affine(
           args.dy + at, args.x + at, args.dx + at, {1, 0, piece.count}, piece.channels,
           {planes.at(0, channel), planes.at(1, channel), planes.at(2, channel), planes.at(3, channel), weight},
-          from(args.active, at), pieces.where(args.where, group, piece),
+          Passage{from(args.active, at)}, pieces.where(args.where, group, piece),
           {pieces.reach(args.reach), pieces.ahead(group, piece, next)});
     }
   };

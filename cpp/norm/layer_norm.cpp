@@ -140,12 +140,12 @@ void backward_by_rows(const LayerNormBackward<T>& args, Index rows, Real<T>* dwe
   const Index rows_each = ((rows + wanted - 1) / wanted + 7) / 8 * 8;  // whole tiles of every kernel
   const Index chunks = (rows + rows_each - 1) / rows_each, width = accumulator_planes<T> * cols;
   const Scratch<double> partials(chunks * 2 * width);
-  const bool stages = args.activation != Activation::none;
-  const Scratch<Real<T>> staged(stages ? threads * staged_rows * cols : 0);
+  constexpr Index both = 2 * staged_rows;
+  const Scratch<Real<T>> staged(args.stages() ? threads * both * cols : 0);
   parallel(threads, [&](const Team& team) {
     const Share mine = team.share(chunks);
     LayerNormBackward<T> own = args;
-    if (stages) own.staged = staged.data() + team.rank * staged_rows * cols;
+    if (args.stages()) own.staged = staged.data() + team.rank * both * cols;
     for (Index chunk = mine.begin; chunk < mine.end; ++chunk) {
       double *dw = partials.data() + chunk * 2 * width, *db = dw + width;
       std::fill(dw, dw + 2 * width, 0.0);
@@ -175,7 +175,7 @@ template <class T>
 void refine_means(const LayerNormBackward<T>& args, Index rows, const Team& team, BlockMoments* parts, Sum* means) {
   const Index chunks = chunks_of<T>(args.cols);
   const Share my_rows = team.share(rows);
-  const bool refines = is_double<T> && args.centered;
+  const bool refines = is_double<T> && args.centered && !args.from_output;
   if (refines) {
     chunk_moments(args.x, args.cols, args.where, team.share(rows * chunks), parts);
     team.barrier();
@@ -266,6 +266,11 @@ template <class T>
 void layer_norm_backward(LayerNormBackward<T> args, Index rows, Real<T>* dweight, Real<T>* dbias, int threads) {
   const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
   if (args.dropped) args.reach = std::min(args.reach, Reach::far);  // dx is read again
+  const Scratch<double> no_means(args.from_output ? rows : 0);
+  if (args.from_output) {
+    std::fill(no_means.data(), no_means.data() + rows, 0.0);
+    args.mean = no_means.data();
+  }
   args.reach =
       std::min(args.reach, limited(reach_of(3 * bytes, 0, threads), args.cols * static_cast<Index>(sizeof(T))));
   if (rows == 0 || args.cols == 0) {

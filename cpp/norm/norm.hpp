@@ -52,7 +52,15 @@ struct BatchNormBackward {
   ActiveBits active = {};           // those of the forward pass
   T* dresidual = nullptr;           // dy where it is active, or null
   const double* samples = nullptr;  // (channels): how many elements count; set by batch_norm_backward
+  // Then x is the forward pass's y, from which x̂ is recovered: leaky relu with this slope of x̂·weight + bias, no weight
+  // of which is smaller than least_invertible_weight or larger than its reciprocal.
+  bool from_output = false;
+  const Real<T>* bias = nullptr;
+  double slope = 1.0;
 };
+// Sizes whose reciprocals and squares, times any rstd in range, are in range.
+template <class T>
+inline constexpr double least_invertible_weight = is_double<T> ? 0x1p-200 : 0x1p-30;
 
 // Normalizes with the statistics of x, which mean, rstd and var receive.
 template <class T>

@@ -31,14 +31,29 @@ Wider<T> careful_upstream(const LayerNormBackward<T>& args, Index row, Index col
   return dy * W(active_kernels().activations.derivative(args.activation, z));
 }
 
+// x̂ of an element of y.
+template <class T>
+Wider<T> careful_x_hat_from_output(const LayerNormBackward<T>& args, Index row, Index col) {
+  using W = Wider<T>;
+  if (args.rstd[row] == 0.0) return 0.0;  // none of its elements count
+  const W offset =
+      W(to_double(args.x[row * args.cols + col])) - W(args.bias ? static_cast<double>(args.bias[col]) : 0.0);
+  return offset / W(args.weight ? static_cast<double>(args.weight[col]) : 1.0);
+}
+
 template <class T>
 CarefulGradient<T> careful_row_gradient(const LayerNormBackward<T>& args, Index row) {
   const Index at = row * args.cols;
   const auto g = [&](Index i, const auto& x_hat) {
     return careful_upstream(args, row, i, x_hat) * Wider<T>(args.weight ? static_cast<double>(args.weight[i]) : 1.0);
   };
-  return careful_gradient(args.x + at, {1, 0, args.cols}, from(args.where, row, 0, 0), args.mean[row], args.rstd[row],
-                          g, args.centered);
+  const Runs runs{1, 0, args.cols};
+  const Where where = from(args.where, row, 0, 0);
+  if (!args.from_output)
+    return careful_gradient(args.x + at, runs, where, args.mean[row], args.rstd[row], g, args.centered);
+  CarefulGradient<T> gradient{{}, args.rstd[row]};
+  gradient.set_means(runs, where, [&](Index i) { return careful_x_hat_from_output(args, row, i); }, g, args.centered);
+  return gradient;
 }
 
 // dx of a row in the columns [first, first + cols), and its part in their accumulators.
@@ -54,7 +69,9 @@ void careful_columns(const LayerNormBackward<T>& args, Index row, const CarefulG
   };
   for (Index i = 0; i < cols; ++i) {
     const Index at = row * args.cols + first + i;
-    const W x_hat = gradient.moments.x_hat(args.x[at]), dy = careful_upstream(args, row, first + i, x_hat);
+    const W x_hat =
+        args.from_output ? careful_x_hat_from_output(args, row, first + i) : gradient.moments.x_hat(args.x[at]);
+    const W dy = careful_upstream(args, row, first + i, x_hat);
     const W weight = args.weight ? static_cast<double>(args.weight[first + i]) : 1.0;
     accumulate(dweight, i, dy * x_hat);
     accumulate(dbias, i, dy);

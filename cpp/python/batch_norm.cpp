@@ -83,10 +83,27 @@ class Samples {
   py::array counts_ = no_array();
 };
 
+// What follows the affine map: nothing, "relu", or "leaky_relu" with its slope.
+struct CheckedActivation {
+  Activation activation = Activation::none;
+  double slope = 1.0;
+};
+CheckedActivation checked_fusion(const Operation& op, const py::object& name, const py::object& negative_slope,
+                                 bool has_residual) {
+  if (!py::isinstance<py::str>(name) || name.cast<std::string>() != "leaky_relu") return {checked_relu(op, name)};
+  const double slope = checked_number(op, "negative_slope", negative_slope);
+  if (!(slope >= 0x1p-20 && slope <= 0x1p20))
+    op.value_error("negative_slope must be between 2**-20 and 2**20, so that leaky_relu can be undone, got " +
+                   std::string(py::str(negative_slope)) + "; for a slope of 0 take activation='relu'");
+  if (has_residual)
+    op.value_error("leaky_relu of a sum with a residual cannot be undone; take activation='relu', which keeps bits");
+  return {Activation::none, slope};
+}
+
 struct ForwardArguments {
   const Operation op{"batch_norm"};
   const py::object &x_object, &weight_object, &bias_object, &running_mean, &running_var, &axis, &eps_object,
-      &where_object, &residual, &activation, &out, &num_threads;
+      &where_object, &residual, &activation, &negative_slope, &out, &num_threads;
   bool return_moments;
 };
 
@@ -102,7 +119,7 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
   const py::array bias = checked_parameter(op, "bias", given.bias_object, scalar, view.channels());
   const double eps = checked_eps(op, given.eps_object);
   const Mask mask = view.mask(checked_where(op, given.where_object, x));
-  const Activation activation = checked_relu(op, given.activation);
+  const CheckedActivation fused = checked_fusion(op, given.activation, given.negative_slope, !given.residual.is_none());
   const py::array residual = given.residual.is_none()
                                  ? no_array()
                                  : view.matched(checked_like(op, "residual", given.residual, scalar, shape_of(x)));
@@ -117,7 +134,7 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
   const Statistics mean(view.channels(), given.return_moments), rstd(view.channels(), given.return_moments),
       var(view.channels(), given.return_moments);
   const Samples samples(view, mask);
-  const KeptBits active(view, given.return_moments && activation != Activation::none);
+  const KeptBits active(view, given.return_moments && fused.activation != Activation::none);
   prepare(op, view.channels(), mean, var);
 
   Destination output =
@@ -138,7 +155,7 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
                                    output.reach(),
                                    mask.where,
                                    samples.data(),
-                                   {optional_data<T>(residual), activation, active.bits()}};
+                                   {optional_data<T>(residual), fused.activation, active.bits(), fused.slope}};
     without_gil(bytes, [&] { run(args, threads); });
   });
   const py::object result = ChannelView::finish(target, output.array);
@@ -152,10 +169,11 @@ py::object forward(const ForwardArguments& given, Index sweeps, Prepare&& prepar
 py::object training(const py::object& x, const py::object& weight, const py::object& bias,
                     const py::object& running_mean, const py::object& running_var, double momentum, bool unbiased,
                     const py::object& axis, const py::object& eps, const py::object& where, const py::object& residual,
-                    const py::object& activation, const py::object& out, bool return_moments,
-                    const py::object& num_threads) {
-  const ForwardArguments given{{"batch_norm"}, x,        weight,     bias, running_mean, running_var,   axis, eps,
-                               where,          residual, activation, out,  num_threads,  return_moments};
+                    const py::object& activation, const py::object& negative_slope, const py::object& out,
+                    bool return_moments, const py::object& num_threads) {
+  const ForwardArguments given{
+      {"batch_norm"}, x,        weight,     bias,           running_mean, running_var, axis,          eps,
+      where,          residual, activation, negative_slope, out,          num_threads, return_moments};
   std::vector<Running> running;
   const auto prepare = [&](const Operation& op, const Shape& channels, auto&, auto&) {
     running.emplace_back(op, "stats.mean", running_mean, channels);
@@ -176,10 +194,12 @@ py::object training(const py::object& x, const py::object& weight, const py::obj
 py::object inference(const py::object& x, const py::object& weight, const py::object& bias,
                      const py::object& running_mean, const py::object& running_var, const py::object& axis,
                      const py::object& eps, const py::object& residual, const py::object& activation,
-                     const py::object& out, bool return_moments, const py::object& num_threads) {
+                     const py::object& negative_slope, const py::object& out, bool return_moments,
+                     const py::object& num_threads) {
   const py::none where;
-  const ForwardArguments given{{"batch_norm"}, x,        weight,     bias, running_mean, running_var,   axis, eps,
-                               where,          residual, activation, out,  num_threads,  return_moments};
+  const ForwardArguments given{
+      {"batch_norm"}, x,        weight,     bias,           running_mean, running_var, axis,          eps,
+      where,          residual, activation, negative_slope, out,          num_threads, return_moments};
   const auto prepare = [&](const Operation& op, const Shape& channels, auto& mean, auto& var) {
     const Running means(op, "stats.mean", running_mean, channels);
     const Running vars(op, "stats.var", running_var, channels);
@@ -213,22 +233,33 @@ py::tuple moments(const py::object& x_object, const py::object& axis, const py::
 }
 
 py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
-                   const py::object& rstd_object, const py::object& weight_object, const py::object& active_object,
-                   bool training, const py::object& axis, const py::object& where, bool return_dresidual,
-                   const py::object& out, const py::object& num_threads) {
+                   const py::object& rstd_object, const py::object& weight_object, const py::object& bias_object,
+                   const py::object& active_object, bool from_output, const py::object& slope, bool training,
+                   const py::object& axis, const py::object& where, bool return_dresidual, const py::object& out,
+                   const py::object& num_threads) {
   const Operation op{"batch_norm_backward"};
   const py::array x = checked_input(op, "x", x_object);
   const Scalar scalar = scalar_of(x);
   const ChannelView view(x, checked_axis(op, axis, x.ndim()));
   const py::array dy = checked_like(op, "dy", dy_object, scalar, shape_of(x));
   const py::array weight = checked_parameter(op, "weight", weight_object, scalar, view.channels());
+  const py::array bias = checked_parameter(op, "bias", bias_object, scalar, view.channels());
   const auto mean = checked_moments(op, "moments.mean", mean_object, view.channels());
   const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.channels());
+  if (from_output) {
+    if (!active_object.is_none())
+      op.value_error("from_output: relu leaves nothing of x where y is 0; take activation='leaky_relu', or pass x");
+    if (return_dresidual) op.value_error("from_output: a residual cannot be told from y; pass x");
+    check_invertible(op, weight, scalar);
+  } else if (!slope.is_none()) {
+    op.value_error("the backward pass of leaky_relu works on its result: pass y in place of x, and from_output=True");
+  }
   const Mask mask = view.mask(checked_where(op, where, x));
   const py::object target = checked_out(op, out, x,
                                         {{"dy", dy_object, true},
                                          {"x", x_object, true},
                                          {"weight", weight_object, false},
+                                         {"bias", bias_object, false},
                                          {"moments.mean", mean_object, false},
                                          {"moments.rstd", rstd_object, false},
                                          {"where", where, false}});
@@ -254,7 +285,11 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                     output.reach(),
                                     mask.where,
                                     active.bits(),
-                                    return_dresidual ? writable<T>(dresidual) : nullptr};
+                                    return_dresidual ? writable<T>(dresidual) : nullptr,
+                                    nullptr,
+                                    from_output,
+                                    optional_data<Real<T>>(bias),
+                                    slope.is_none() ? 1.0 : checked_number(op, "moments.negative_slope", slope)};
     without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });
   });
   const py::object dx = ChannelView::finish(target, output.array);

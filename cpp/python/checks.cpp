@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "kernels/halves.hpp"
+#include "norm/norm.hpp"
 
 namespace normkit::python {
 namespace {
@@ -149,16 +150,38 @@ Activation checked_activation(const Operation& op, const py::object& object) {
   op.value_error("activation must be one of " + names + ", or None, got '" + name + "'");
 }
 
-double checked_eps(const Operation& op, const py::object& object) {
-  const double eps = PyFloat_AsDouble(object.ptr());
-  if (eps == -1.0 && PyErr_Occurred() != nullptr) {
+double checked_number(const Operation& op, const char* name, const py::object& object) {
+  const double value = PyFloat_AsDouble(object.ptr());
+  if (value == -1.0 && PyErr_Occurred() != nullptr) {
     if (PyErr_ExceptionMatches(PyExc_TypeError) == 0) throw py::error_already_set();
     PyErr_Clear();
-    op.type_error("eps must be a number, got " + type_name(object));
+    op.type_error(std::string(name) + " must be a number, got " + type_name(object));
   }
+  return value;
+}
+
+double checked_eps(const Operation& op, const py::object& object) {
+  const double eps = checked_number(op, "eps", object);
   if (!(std::isfinite(eps) && eps >= 0.0))
     op.value_error("eps must be finite and not negative, got " + std::string(py::str(object)));
   return eps;
+}
+
+void check_invertible(const Operation& op, const py::array& weight, Scalar scalar) {
+  if (!weight) return;
+  with_type(scalar, [&](auto type) {
+    using T = decltype(type);
+    const Real<T>* values = data<Real<T>>(weight);
+    constexpr double least = least_invertible_weight<T>;
+    for (Index i = 0; i < weight.size(); ++i) {
+      const double size = std::fabs(static_cast<double>(values[i]));
+      if (!(size >= least && size <= 1.0 / least))
+        op.value_error("from_output divides y by weight, whose sizes must lie between 2**" +
+                       std::to_string(std::ilogb(least)) + " and 2**" + std::to_string(-std::ilogb(least)) +
+                       "; element " + std::to_string(i) + " is " + std::string(py::str(py::float_(values[i]))) +
+                       ": pass x");
+    }
+  });
 }
 
 namespace {

@@ -36,7 +36,10 @@ py::array_t<double> checked_moments(const Operation& op, const char* name, const
 py::array checked_where(const Operation& op, const py::object& object, const py::array& x);
 // None, "relu", "gelu" or "silu".
 Activation checked_activation(const Operation& op, const py::object& object);
+double checked_number(const Operation& op, const char* name, const py::object& object);
 double checked_eps(const Operation& op, const py::object& object);
+// Whether x̂ can be recovered from x̂·weight + bias; weight: of what `scalar` is computed in, or none.
+void check_invertible(const Operation& op, const py::array& weight, Scalar scalar);
 // 0 for None.
 int checked_threads(const Operation& op, const py::object& object);
 py::ssize_t checked_count(const Operation& op, const char* name, const py::object& object);

@@ -136,7 +136,7 @@ py::object forward(const py::object& x_object, const py::object& weight_object, 
 template <bool centered>
 py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
                    const py::object& rstd_object, const py::object& weight_object, const py::object& bias_object,
-                   const py::object& axis, const py::object& where, const py::object& activation_name,
+                   const py::object& axis, const py::object& where, const py::object& activation_name, bool from_output,
                    const py::object& out, const py::object& num_threads) {
   const Operation op{centered ? "layer_norm_backward" : "rms_norm_backward"};
   const py::array x = checked_input(op, "x", x_object);
@@ -149,6 +149,11 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.row_shape());
   const Mask mask = view.mask(checked_where(op, where, x));
   const Activation activation = checked_activation(op, activation_name);
+  if (from_output) {
+    if (activation != Activation::none)
+      op.value_error("from_output: y is not to be undone after " + activation_name.cast<std::string>() + "; pass x");
+    check_invertible(op, weight, scalar);
+  }
   const py::object target = checked_out(op, out, x,
                                         {{"dy", dy_object, true},
                                          {"x", x_object, true},
@@ -165,18 +170,19 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
   with_type(scalar, [&](auto type) {
     using T = decltype(type);
-    const LayerNormBackward<T> args{data<T>(upstream),
-                                    data<T>(input),
-                                    writable<T>(output.array),
-                                    optional_data<Real<T>>(weight),
-                                    optional_data<Real<T>>(bias),
-                                    mean.data(),
-                                    rstd.data(),
-                                    view.cols(),
-                                    output.reach(),
-                                    mask.where,
-                                    centered,
-                                    activation};
+    LayerNormBackward<T> args{data<T>(upstream),
+                              data<T>(input),
+                              writable<T>(output.array),
+                              optional_data<Real<T>>(weight),
+                              optional_data<Real<T>>(bias),
+                              mean.data(),
+                              rstd.data(),
+                              view.cols(),
+                              output.reach(),
+                              mask.where,
+                              centered,
+                              activation};
+    args.from_output = from_output;
     Real<T>*dw = writable<Real<T>>(dweight), *db = writable<Real<T>>(dbias);
     without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
   });

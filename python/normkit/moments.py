@@ -47,19 +47,24 @@ class Moments(_MeanAndRstd):
     active : ndarray of uint8, optional
         Where the operation ended in relu, and had a channel axis: a bit for each element of x in the order of
         memory, 1 where the gradient passes, and some bytes more. None otherwise.
+    negative_slope : float, optional
+        Where the operation ended in leaky_relu: its slope below 0. None otherwise.
     """
 
     active: Bits = None
+    negative_slope: float | None = None
 
-    def __new__(cls, mean: F64, rstd: F64, active: Bits = None) -> Self:
+    def __new__(cls, mean: F64, rstd: F64, active: Bits = None, negative_slope: float | None = None) -> Self:
         """Take arrays as they are."""
         moments = super().__new__(cls, mean, rstd)
         if active is not None:
             moments.active = active
+        if negative_slope is not None:
+            moments.negative_slope = negative_slope
         return moments
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.mean, self.rstd, self.active)
+        return type(self), (self.mean, self.rstd, self.active, self.negative_slope)
 
 
 class BatchMoments(Moments):
@@ -87,14 +92,24 @@ class BatchMoments(Moments):
     samples: Count
     eps: float
 
-    def __new__(cls, mean: F64, rstd: F64, var: F64, samples: Count, eps: float, active: Bits = None) -> Self:
+    def __new__(
+        cls,
+        mean: F64,
+        rstd: F64,
+        var: F64,
+        samples: Count,
+        eps: float,
+        active: Bits = None,
+        negative_slope: float | None = None,
+    ) -> Self:
         """Take arrays as they are."""
-        moments = super().__new__(cls, mean, rstd, active)
+        moments = super().__new__(cls, mean, rstd, active, negative_slope)
         moments.var, moments.samples, moments.eps = var, samples, eps
         return moments
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.mean, self.rstd, self.var, self.samples, self.eps, self.active)
+        statistics = self.mean, self.rstd, self.var, self.samples, self.eps
+        return type(self), (*statistics, self.active, self.negative_slope)
 
     def __repr__(self) -> str:
         return f"BatchMoments(mean={self.mean}, var={self.var}, samples={self.samples}, eps={self.eps})"

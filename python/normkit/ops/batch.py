@@ -28,6 +28,7 @@ def batch_norm(
     where: Array | None = ...,
     residual: Array | None = ...,
     activation: str | None = ...,
+    negative_slope: float = ...,
     out: Array | None = ...,
     return_moments: Literal[False] = ...,
     num_threads: int | None = ...,
@@ -45,6 +46,7 @@ def batch_norm(
     where: Array | None = ...,
     residual: Array | None = ...,
     activation: str | None = ...,
+    negative_slope: float = ...,
     out: Array | None = ...,
     return_moments: Literal[True],
     num_threads: int | None = ...,
@@ -61,6 +63,7 @@ def batch_norm(
     where: Array | None = None,
     residual: Array | None = None,
     activation: str | None = None,
+    negative_slope: float = 0.01,
     out: Array | None = None,
     return_moments: bool = False,
     num_threads: int | None = None,
@@ -92,8 +95,10 @@ def batch_norm(
         Notes.
     residual : ndarray, optional
         Added to the normalized x, before the activation, in the same pass: shape and dtype of x.
-    activation : {"relu"}, optional
+    activation : {"relu", "leaky_relu"}, optional
         Applied to the result in the same pass. See Notes.
+    negative_slope : float, default 0.01
+        That of leaky_relu below 0; from 2**-20 to 2**20.
     out : ndarray, optional
         Where to write the result: shape and dtype of x, writable; may be x itself.
     return_moments : bool, default False
@@ -127,10 +132,20 @@ def batch_norm(
     With an activation, ``moments.active`` has a bit for each element: whether relu passes its gradient.
     `batch_norm_backward` reads them, so neither y nor the residual has to be kept.
 
+    Without an activation or with leaky_relu, which have an inverse, the backward pass can do without x, and
+    recover x̂ from y [2]_: with ``out=x`` a layer then keeps no array of its own. leaky_relu takes no residual,
+    and has this backward pass alone. ::
+
+        y, moments = batch_norm(x, weight, bias, activation="leaky_relu", out=x, return_moments=True)
+        dx, dweight, dbias = batch_norm_backward(dy, y, moments, weight, bias=bias, from_output=True)
+
     References
     ----------
     .. [1] S. Ioffe, C. Szegedy, "Batch Normalization", 2015, arXiv:1502.03167, algorithm 1.
+    .. [2] S. Rota Bulò, L. Porzi, P. Kontschieder, "In-Place Activated BatchNorm for Memory-Optimized Training of
+       DNNs", 2018, arXiv:1712.02616.
     """
+    slope = float(negative_slope) if activation == "leaky_relu" else None
     if training and (stats is None or not stats.frozen):
         # Statistics that any batch moves by one weight are moved on the way; others afterwards, by their own rules.
         # Those go along with weight 0, which moves nothing, so that they are checked before anything is written.
@@ -149,6 +164,7 @@ def batch_norm(
             where,
             residual,
             activation,
+            negative_slope,
             out,
             returned,
             num_threads,
@@ -158,7 +174,7 @@ def batch_norm(
         if not returned:
             return result  # type: ignore[no-any-return]
         y, mean, rstd, var, samples, active = result
-        moments = BatchMoments(mean, rstd, var, as_count(samples), float(eps), active)
+        moments = BatchMoments(mean, rstd, var, as_count(samples), float(eps), active, slope)
         if plain is not stats and stats is not None:
             stats.update(moments)
         return (y, moments) if return_moments else y
@@ -176,13 +192,14 @@ def batch_norm(
         eps,
         residual,
         activation,
+        negative_slope,
         out,
         return_moments,
         num_threads,
     )
     if return_moments:
         y, mean, rstd, _, _, active = result
-        return y, Moments(mean, rstd, active)
+        return y, Moments(mean, rstd, active, slope)
     return result  # type: ignore[no-any-return]
 
 
@@ -236,6 +253,8 @@ def batch_norm_backward(
     moments: Moments,
     weight: Array | None = None,
     *,
+    bias: Array | None = None,
+    from_output: bool = False,
     training: bool = True,
     axis: int = 1,
     where: Array | None = None,
@@ -259,11 +278,16 @@ def batch_norm_backward(
     dy : ndarray
         Gradient with respect to y; shape and dtype of x.
     x : ndarray
-        The input of the forward pass.
+        The input of the forward pass; with from_output, its result.
     moments : Moments
         What ``batch_norm(x, ..., return_moments=True)`` returned.
     weight : ndarray of shape (C,), optional
         The weight of the forward pass.
+    bias : ndarray of shape (C,), optional
+        The bias of the forward pass; it matters to from_output alone.
+    from_output : bool, default False
+        Take x̂ = (z − bias) / weight, z being y before leaky_relu. No weight may be 0 then, and x̂ has the digits
+        that y has left of it: an error of at most eps·(|y − bias| + |bias|)/|weight| with eps that of the dtype.
     training : bool, default True
         Whether the moments were those of x (True) or constants such as running statistics (False).
     axis : int, default 1
@@ -296,7 +320,10 @@ def batch_norm_backward(
         moments[0],
         moments[1],
         weight,
+        bias,
         moments.active,
+        from_output,
+        moments.negative_slope,
         training,
         axis,
         where,

@@ -129,6 +129,7 @@ def layer_norm_backward(
     axis: int | Sequence[int] = -1,
     where: Array | None = None,
     activation: str | None = None,
+    from_output: bool = False,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> NormGradients:
@@ -150,7 +151,7 @@ def layer_norm_backward(
     weight : ndarray, optional
         The weight of the forward pass.
     bias : ndarray, optional
-        The bias of the forward pass; it matters to an activation alone.
+        The bias of the forward pass; it matters to an activation and to from_output alone.
     axis : int or tuple of int, default -1
         The axes that were normalized.
     where : ndarray of bool, optional
@@ -160,6 +161,11 @@ def layer_norm_backward(
     activation : {"relu", "gelu", "silu"}, optional
         That of the forward pass: then dy stands for dy · activation'(x̂ · weight + bias) in all formulas. At 0 the
         derivative of relu is 0.
+    from_output : bool, default False
+        x is the result of the forward pass, which had no activation: x̂ = (y − bias) / weight. No weight may be 0
+        then, and x̂ has the digits that y has left of it: an error of at most
+        eps·(|y − bias| + |bias|)/|weight| with eps that of the dtype. With ``out=x`` in the forward pass, no
+        array is kept.
     out : ndarray, optional
         Where to write dx: shape and dtype of x; may be dy or x itself.
     num_threads : int, optional
@@ -178,7 +184,18 @@ def layer_norm_backward(
     """
     return NormGradients._make(
         _core.layer_norm_backward(
-            dy, x, moments[0], moments[1], weight, bias, axis, where, activation, out, num_threads
+            dy,
+            x,
+            moments[0],
+            moments[1],
+            weight,
+            bias,
+            axis,
+            where,
+            activation,
+            from_output,
+            out,
+            num_threads,
         )
     )
 
@@ -286,6 +303,7 @@ def rms_norm_backward(
     axis: int | Sequence[int] = -1,
     where: Array | None = None,
     activation: str | None = None,
+    from_output: bool = False,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> NormGradients:
@@ -298,7 +316,7 @@ def rms_norm_backward(
 
     Parameters
     ----------
-    dy, x, moments, weight, bias, axis, where, activation, out, num_threads
+    dy, x, moments, weight, bias, axis, where, activation, from_output, out, num_threads
         As for `layer_norm_backward`; moments are those of `rms_norm`.
 
     Returns
@@ -314,6 +332,17 @@ def rms_norm_backward(
     """
     return NormGradients._make(
         _core.rms_norm_backward(
-            dy, x, moments[0], moments[1], weight, bias, axis, where, activation, out, num_threads
+            dy,
+            x,
+            moments[0],
+            moments[1],
+            weight,
+            bias,
+            axis,
+            where,
+            activation,
+            from_output,
+            out,
+            num_threads,
         )
     )
