@@ -266,7 +266,7 @@ template <bool centered>
 py::tuple add_backward(const py::object& dy_object, const py::object& dsum_object, const py::object& sum_object,
                        const py::object& mean_object, const py::object& rstd_object, const py::object& weight_object,
                        const py::object& bias_object, const py::object& axis, const py::object& activation_name,
-                       double rate, const py::object& seed, const py::object& num_threads) {
+                       double rate, const py::object& seed, const py::object& out, const py::object& num_threads) {
   const Operation op{centered ? "add_layer_norm_backward" : "add_rms_norm_backward"};
   const py::array sum = checked_input(op, "total", sum_object);
   const Scalar scalar = scalar_of(sum);
@@ -281,8 +281,17 @@ py::tuple add_backward(const py::object& dy_object, const py::object& dsum_objec
   const Activation activation = checked_activation(op, activation_name);
   const Dropout dropout = checked_dropout(op, rate, seed);
   const bool drops = dropout.threshold != Dropout::keeps_all;
+  const py::object target = checked_out(op, out, sum,
+                                        {{"dy", dy_object, true},
+                                         {"dtotal", dsum_object, true},
+                                         {"total", sum_object, true},
+                                         {"weight", weight_object, false},
+                                         {"bias", bias_object, false},
+                                         {"moments.mean", mean_object, false},
+                                         {"moments.rstd", rstd_object, false}});
   const py::array input = view.matrix(sum), upstream = view.matrix(dy);
-  Destination output = view.result_matrix(py::none(), scalar, {&input, &upstream});
+  Destination output = dsum ? view.result_matrix(target, scalar, {&input, &upstream, &dsum})
+                            : view.result_matrix(target, scalar, {&input, &upstream});
   py::array dropped = drops ? view.result_matrix(py::none(), scalar, {}).array : no_array();
   py::array dweight = empty(real_of(scalar), view.col_shape()), dbias = empty(real_of(scalar), view.col_shape());
   const Index bytes = 4 * sum.nbytes();
@@ -307,7 +316,7 @@ py::tuple add_backward(const py::object& dy_object, const py::object& dsum_objec
     Real<T>*dw = writable<Real<T>>(dweight), *db = writable<Real<T>>(dbias);
     without_gil(bytes, [&] { layer_norm_backward(args, view.rows(), dw, db, threads); });
   });
-  const py::object dresidual = view.finish(py::none(), output.array, scalar);
+  const py::object result = view.finish(target, output.array, scalar), dresidual = out.is_none() ? result : out;
   return py::make_tuple(drops ? view.finish(py::none(), dropped, scalar) : dresidual,
                         parameter_gradient(dweight, weight_object, scalar),
                         parameter_gradient(dbias, weight_object, scalar), dresidual);

@@ -168,6 +168,7 @@ def add_layer_norm_backward(
     activation: str | None,
     dropout: float,
     seed: int,
+    out: _Array | None,
     num_threads: int | None,
 ) -> tuple[_Array, _Array, _Array, _Array]: ...
 def add_rms_norm(
@@ -196,6 +197,7 @@ def add_rms_norm_backward(
     activation: str | None,
     dropout: float,
     seed: int,
+    out: _Array | None,
     num_threads: int | None,
 ) -> tuple[_Array, _Array, _Array, _Array]: ...
 def softmax_cross_entropy(

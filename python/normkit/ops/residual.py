@@ -139,6 +139,7 @@ def add_layer_norm_backward(
     dropout: float = 0.0,
     seed: int = 0,
     activation: str | None = None,
+    out: Array | None = None,
     num_threads: int | None = None,
 ) -> ResidualGradients:
     """Gradients of `add_layer_norm` with respect to x, residual, weight and bias.
@@ -160,6 +161,8 @@ def add_layer_norm_backward(
         Gradient with respect to the sum that comes from where it was used besides; by default there is none.
     dropout, seed
         Those of the forward pass.
+    out : ndarray, optional
+        Where to write dresidual: shape and dtype of total; may be dy, total or dtotal itself.
 
     Returns
     -------
@@ -185,6 +188,7 @@ def add_layer_norm_backward(
             activation,
             dropout,
             seed,
+            out,
             num_threads,
         )
     )
@@ -287,13 +291,14 @@ def add_rms_norm_backward(
     dropout: float = 0.0,
     seed: int = 0,
     activation: str | None = None,
+    out: Array | None = None,
     num_threads: int | None = None,
 ) -> ResidualGradients:
     """Gradients of `add_rms_norm` with respect to x, residual, weight and bias.
 
     Parameters
     ----------
-    dy, total, moments, weight, bias, dtotal, axis, dropout, seed, activation, num_threads
+    dy, total, moments, weight, bias, dtotal, axis, dropout, seed, activation, out, num_threads
         As for `add_layer_norm_backward`; moments are those of `add_rms_norm`.
 
     Returns
@@ -319,6 +324,7 @@ def add_rms_norm_backward(
             activation,
             dropout,
             seed,
+            out,
             num_threads,
         )
     )
