@@ -64,13 +64,16 @@ def test_every_layer_goes_there_and_back(tmp_path: Path, dtype: str) -> None:
     again = load_keras(tmp_path / "model.keras")
     assert again.name == model.name
     assert again.dtype == model.dtype
-    assert [layer.get_config() for layer in again.layers] == [layer.get_config() for layer in model.layers]
+    # Keras has instance norm as a group norm.
+    groups = {layers.InstanceNormalization: {"groups": -1}}
+    expected = [layer.get_config() | groups.get(type(layer), {}) for layer in model.layers]
+    assert [layer.get_config() for layer in again.layers] == expected
     assert_same_weights(again.get_weights(), model.get_weights())
     np.testing.assert_array_equal(again.predict(samples(model)), model.predict(samples(model)))
 
 
 def test_every_layer_is_known() -> None:
-    assert set(_KNOWN) == set(layer_registry.names)
+    assert set(_KNOWN) == set(layer_registry.names) - {"InstanceNormalization"}
     for name, known in _KNOWN.items():
         made = {"Dense": (2,), "Activation": ("relu",), "Dropout": (0.5,), "GaussianNoise": (1.0,)}
         made |= {"Reshape": ((1,),), "Rescaling": (2.0,)}

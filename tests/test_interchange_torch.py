@@ -243,7 +243,7 @@ def test_norms_over_other_axes_than_those_of_torch_are_refused() -> None:
     with pytest.raises(ValueError, match=r"torch's batch norm is over axis 1, this one over axis -1 of 3"):
         to_torch(of(layers.BatchNormalization()))
     with pytest.raises(
-        ValueError, match=r"torch's layer norm is over the last axes, this one over \(1,\) of 3"
+        ValueError, match=r"torch's layer and RMS norm are over the last axes, this one over \(1,\) of 3"
     ):
         to_torch(of(layers.LayerNormalization(axis=1)))
     assert to_torch(of(layers.LayerNormalization(axis=(2, 1))))["0.weight"].shape == (4, 6)

@@ -15,12 +15,15 @@ from normkit.layers import (
     Dropout,
     Flatten,
     GaussianNoise,
+    GroupNormalization,
     Input,
+    InstanceNormalization,
     LayerNormalization,
     LeakyReLU,
     ReLU,
     Rescaling,
     Reshape,
+    RMSNormalization,
     Softmax,
 )
 from normkit.regularizers import L2
@@ -105,9 +108,10 @@ def test_batch_normalization_gradients(axis, shape):
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("scale", [False, True])
 def test_normalization_without_parameters(center, scale):
-    for cls in (BatchNormalization, LayerNormalization):
-        layer = built(cls(center=center, scale=scale, dtype="float64"), (5, 3))
-        check_gradients(layer, (5, 3))
+    for cls in (BatchNormalization, LayerNormalization, GroupNormalization, InstanceNormalization):
+        options = {"groups": 3} if cls is GroupNormalization else {}
+        layer = built(cls(center=center, scale=scale, dtype="float64", **options), (5, 4, 3))
+        check_gradients(layer, (5, 4, 3))
         names = ["gamma"] * scale + ["beta"] * center
         assert [w.name for w in layer.trainable_weights] == names
 
@@ -164,6 +168,37 @@ def test_layer_normalization_gradients(axis, shape):
         parameter_shape
     )
     np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(-1, (3, 5)), ((1, 2), (2, 3, 4)), (1, (2, 3, 4))])
+def test_rms_normalization_gradients(axis, shape):
+    layer = built(RMSNormalization(axis=axis, dtype="float64"), shape)
+    x, y = check_gradients(layer, shape)
+    axes = tuple(sorted(np.atleast_1d(axis) % len(shape)))
+    scale = layer.scale.value.reshape([n if i in axes else 1 for i, n in enumerate(shape)])
+    np.testing.assert_allclose(
+        y, x / np.sqrt((x * x).mean(axis=axes, keepdims=True) + 1e-6) * scale, rtol=1e-12
+    )
+    assert [w.name for w in layer.weights] == ["scale"]
+
+
+@pytest.mark.parametrize("groups", [1, 3, -1])
+@pytest.mark.parametrize(("axis", "shape"), [(-1, (2, 4, 6)), (1, (2, 6, 2, 3)), (2, (2, 3, 6))])
+def test_group_normalization_gradients(axis, shape, groups):
+    layer = built(GroupNormalization(groups, axis, dtype="float64"), shape)
+    x, y = check_gradients(layer, shape)
+    moved = np.moveaxis(x, axis, 1)
+    rows = moved.reshape(shape[0], groups if groups > 0 else 6, -1)
+    x_hat = (rows - rows.mean(axis=2, keepdims=True)) / np.sqrt(rows.var(axis=2, keepdims=True) + 1e-3)
+    per_channel = (6,) + (1,) * (len(shape) - 2)
+    z = x_hat.reshape(moved.shape) * layer.gamma.value.reshape(per_channel)
+    z = z + layer.beta.value.reshape(per_channel)
+    np.testing.assert_allclose(y, np.moveaxis(z, 1, axis), rtol=1e-10, atol=1e-12)
+    if groups == -1:
+        instance = InstanceNormalization(axis, dtype="float64")
+        instance.ensure_built((None, *shape[1:]))
+        instance.set_weights(layer.get_weights())
+        np.testing.assert_array_equal(instance(x), y)
 
 
 def test_dropout_keeps_the_mean_and_its_gradient_uses_the_same_mask():
@@ -351,6 +386,13 @@ def test_set_weights_changes_all_or_nothing():
         ),
         (lambda: BatchNormalization(axis=0)(np.ones((2, 3))), ValueError, "axis 0 is the batch axis"),
         (lambda: LayerNormalization(axis=3)(np.ones((2, 3))), ValueError, "axis 3 does not exist"),
+        (lambda: RMSNormalization(axis=0)(np.ones((2, 3))), ValueError, "axis 0 is the batch axis"),
+        (lambda: GroupNormalization(0), ValueError, "groups must be a positive integer, or -1"),
+        (
+            lambda: GroupNormalization(4, name="g")(np.ones((2, 6))),
+            ValueError,
+            "GroupNormalization 'g': 6 channels cannot be divided into 4 groups; pass groups that divides them, or -1",
+        ),
         (
             lambda: Dense(2, name="d")(np.ones(3)),
             ValueError,

@@ -305,6 +305,35 @@ def test_a_model_of_ours_goes_on_in_torch(torch: Any, dtype: str, momentum: floa
     assert_state(torch, ours, module, dtype, 10)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_all_norms_there_and_back(torch: Any, dtype: str) -> None:
+    ours = trained(
+        [
+            layers.GroupNormalization(2, axis=1, epsilon=0.1),
+            layers.RMSNormalization(epsilon=0.1),
+            layers.InstanceNormalization(axis=1, epsilon=0.1),
+            layers.RMSNormalization(axis=(1, 2)),
+            layers.GroupNormalization(-1, axis=1, center=False, scale=False),
+        ],
+        (4, 6),
+        dtype,
+    )
+    module = interchange.to_torch_module(ours, torch)
+    x = samples(ours)
+    close(torch_predict(torch, module, x), ours.predict(x, verbose=0), dtype)
+    again = interchange.from_torch_module(module, (4, 6))
+    np.testing.assert_array_equal(again.predict(x, verbose=0), ours.predict(x, verbose=0))
+    instance = torch.nn.Sequential(
+        torch.nn.InstanceNorm1d(4, affine=True), torch.nn.InstanceNorm1d(4), torch.nn.RMSNorm(6)
+    )
+    instance = instance.to(getattr(torch, dtype))
+    made = interchange.from_torch_module(instance, (4, 6))
+    close(made.predict(x, verbose=0), torch_predict(torch, instance, x), dtype)
+    tracked = torch.nn.Sequential(torch.nn.InstanceNorm1d(4, track_running_stats=True))
+    with pytest.raises(ValueError, match="track_running_stats=True, which normkit lacks"):
+        interchange.from_torch_module(tracked, (4, 6))
+
+
 def test_biased_variances_become_torchs(torch: Any) -> None:
     """After many batches of 16, what Keras's rule gives times 16/15 is what torch's rule gives."""
     ours = Sequential([layers.Input((4,)), layers.BatchNormalization(momentum=0.8)])
@@ -471,6 +500,10 @@ def test_norms_over_other_axes_in_onnxruntime(
             layers.BatchNormalization(axis=axis, epsilon=0.1),
             layers.LayerNormalization(axis=others, epsilon=0.1),
             layers.LayerNormalization(axis=axis, epsilon=0.1, center=False, scale=False),
+            layers.RMSNormalization(axis=others, epsilon=0.1),
+            layers.GroupNormalization(-1, axis=axis, epsilon=0.1, center=False),
+            layers.InstanceNormalization(axis=axis, epsilon=0.1, scale=False),
+            layers.GroupNormalization(1, axis=axis, epsilon=0.1),
         ],
         (2, 3, 4),
         dtype,

@@ -443,7 +443,17 @@ def test_layer_normalization_on_the_axes_that_keras_can(keras, axis):
     compare_layer(keras, "LayerNormalization", axis)
 
 
-def compare_layer(keras, name, axis):
+@pytest.mark.parametrize("axis", [-1, [2, 3], [1, 2, 3]])
+def test_rms_normalization(keras, axis):
+    compare_layer(keras, "RMSNormalization", axis)
+
+
+@pytest.mark.parametrize(("axis", "groups"), [(-1, 5), (-1, 1), (1, 3), (2, 2), (-1, -1)])
+def test_group_normalization(keras, axis, groups):
+    compare_layer(keras, "GroupNormalization", axis, groups=groups)
+
+
+def compare_layer(keras, name, axis, **options):
     """Training of a layer in the middle of a network, on (batch, 3, 4, 5), forward, backward and in inference."""
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(64, 3, 4, 5)) * 2 + 1).astype(np.float32)
@@ -454,7 +464,8 @@ def compare_layer(keras, name, axis):
             [
                 library.Input((3, 4, 5)),
                 library.layers.Dense(5, activation="tanh"),
-                getattr(library.layers, name)(axis=axis),
+                getattr(library.layers, name)(axis=axis, **options),
+                library.layers.Activation("relu"),
                 library.layers.Flatten(),
                 library.layers.Dense(3, activation="softmax"),
             ]

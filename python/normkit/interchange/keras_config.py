@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from normkit import initializers, layers
+from normkit.interchange.keras_weights import keras_class
 from normkit.layers import BatchNormalization, Layer
 from normkit.models.saving import layer_registry
 
@@ -37,6 +38,8 @@ _KNOWN: dict[str, _Known] = {
         {"renorm_clipping": _ANY, "renorm_momentum": _ANY, "synchronized": (True,)},
     ),
     "LayerNormalization": _Known(layers.LayerNormalization, f"axis {_AFFINE}"),
+    "RMSNormalization": _Known(layers.RMSNormalization, "axis epsilon"),
+    "GroupNormalization": _Known(layers.GroupNormalization, f"groups axis {_AFFINE}"),
     "Activation": _Known(layers.Activation, "activation"),
     "ReLU": _Known(layers.ReLU, "", {"negative_slope": (0,), "threshold": (0,)}),
     "LeakyReLU": _Known(layers.LeakyReLU, "negative_slope"),
@@ -167,13 +170,15 @@ def to_keras(layer: Layer) -> Config:
         config |= _rules(layer)
         for option in ("stats", "ghost_size", "renorm"):
             config.pop(option, None)
+    if isinstance(layer, layers.InstanceNormalization):
+        config["groups"] = layer.groups
     for option, value in config.items():
         if isinstance(value, dict):
             module = "keras.initializers" if option.endswith("_initializer") else "keras.regularizers"
             config[option] = {"module": module, **value, "registered_name": None}
     return {
         "module": "keras.layers",
-        "class_name": type(layer).__name__,
+        "class_name": keras_class(layer),
         "config": config,
         "registered_name": None,
     }

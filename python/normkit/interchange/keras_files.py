@@ -12,7 +12,7 @@ from typing import Any
 
 from normkit.interchange.files import PathLike, reading, write_bytes
 from normkit.interchange.keras_config import check_row, from_keras, to_keras
-from normkit.interchange.keras_weights import layer_groups, numbered, packed, unpack
+from normkit.interchange.keras_weights import keras_class, layer_groups, numbered, packed, unpack
 from normkit.interchange.weights import require_built
 from normkit.layers import Dense, Input, Layer
 from normkit.layers.base import Shape
@@ -219,7 +219,7 @@ def load_keras_weights(model: Sequential, path: PathLike) -> None:
             for group, entry in _flat(config, "layers"):
                 groups.append(group)
                 kinds.append(entry["class_name"])
-            ours = [type(layer).__name__ for layer in model.layers]
+            ours = [keras_class(layer) for layer in model.layers]
             if kinds != ours:
                 raise ValueError(f"it has the layers {', '.join(kinds)}; the model has {', '.join(ours)}")
         unpack(content, model.layers, groups)

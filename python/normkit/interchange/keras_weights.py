@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from normkit._optional import optional
 from normkit._registry import snake_case
 from normkit.interchange.weights import take_over
-from normkit.layers import Layer
+from normkit.layers import InstanceNormalization, Layer
 from normkit.models import Sequential
 
-__all__ = ["layer_groups", "numbered", "packed", "unpack"]
+__all__ = ["keras_class", "layer_groups", "numbered", "packed", "unpack"]
 
 Array = NDArray[Any]
 
@@ -34,9 +34,14 @@ def numbered(classes: Iterable[str], parent: str = "layers") -> list[str]:
     return groups
 
 
+def keras_class(layer: Layer) -> str:
+    """Return the name of Keras's class for a layer: ours, but that instance norm is a group norm there."""
+    return "GroupNormalization" if isinstance(layer, InstanceNormalization) else type(layer).__name__
+
+
 def layer_groups(model: Sequential) -> list[str]:
     """Return the group of each layer of a model."""
-    return numbered(type(layer).__name__ for layer in model.layers)
+    return numbered(keras_class(layer) for layer in model.layers)
 
 
 def packed(model: Sequential) -> bytes:

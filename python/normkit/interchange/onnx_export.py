@@ -122,6 +122,10 @@ def _write(graph: Graph, layer: Layer, x: str, shape: Shape, opset: int) -> str:
             return _batch_norm(graph, layer, x, len(shape))
         case layers.LayerNormalization():
             return _layer_norm(graph, layer, x, len(shape), opset)
+        case layers.RMSNormalization():
+            return _rms_norm(graph, layer, x, len(shape), opset)
+        case layers.GroupNormalization():
+            return _group_norm(graph, layer, x, shape, opset)
         case layers.Flatten() | layers.Reshape():
             lengths = [n or 0 for n in layer.compute_output_shape(shape)]  # 0: as it is, the batch
             return graph.add("Reshape", x, graph.constant("shape", lengths, np.int64))
@@ -187,8 +191,38 @@ def _layer_norm(graph: Graph, layer: LayerNormalization, x: str, rank: int, opse
     return _transposed(graph, y, _inverse(order))
 
 
-def _written_out(graph: Graph, x: str, count: int, epsilon: float, opset: int) -> str:
-    """(x − mean) / sqrt(var + epsilon), for float64: epsilon is a float32 attribute, and sums of float32 the default."""
+def _rms_norm(graph: Graph, layer: layers.RMSNormalization, x: str, rank: int, opset: int) -> str:
+    """Written out: RMSNormalization is of opset 23."""
+    axes = sorted({axis % rank for axis in layer.axis})
+    order = [*(a for a in range(rank) if a not in axes), *axes]
+    y = _written_out(graph, _transposed(graph, x, order), len(axes), layer.epsilon, opset, centred=False)
+    return _transposed(
+        graph, graph.add("Mul", y, graph.constant("scale", layer.scale.value)), _inverse(order)
+    )
+
+
+def _group_norm(graph: Graph, layer: layers.GroupNormalization, x: str, shape: Shape, opset: int) -> str:
+    """Written out over (batch, groups, what is in a group): GroupNormalization's scale was of groups before opset 21."""
+    axis, rank = layer.axis % len(shape), len(shape)
+    order = [0, axis, *(a for a in range(1, rank) if a != axis)]
+    lengths = [shape[a] or 0 for a in order]  # 0: as it is, the batch
+    channels = lengths[1]
+    groups = channels if layer.groups == -1 else layer.groups
+    y = _transposed(graph, x, order)
+    y = graph.add("Reshape", y, graph.constant("groups", [0, groups, -1], np.int64))
+    y = _written_out(graph, y, 1, layer.epsilon, opset)
+    y = graph.add("Reshape", y, graph.constant("shape", lengths, np.int64))
+    gamma, beta = layer.affine()
+    per_channel = [channels, *[1] * (rank - 2)]
+    if gamma is not None:
+        y = graph.add("Mul", y, graph.constant("gamma", gamma.reshape(per_channel)))
+    if beta is not None:
+        y = graph.add("Add", y, graph.constant("beta", beta.reshape(per_channel)))
+    return _transposed(graph, y, _inverse(order))
+
+
+def _written_out(graph: Graph, x: str, count: int, epsilon: float, opset: int, centred: bool = True) -> str:
+    """(x − mean) / sqrt(var + epsilon), as for float64: epsilon is a float32 attribute, and sums of float32 the default."""
     axes = list(range(-count, 0))
 
     def mean(of: str) -> str:
@@ -196,9 +230,10 @@ def _written_out(graph: Graph, x: str, count: int, epsilon: float, opset: int) -
             return graph.add("ReduceMean", of, axes=axes)
         return graph.add("ReduceMean", of, graph.constant("axes", axes, np.int64))
 
-    centred = graph.add("Sub", x, mean(x))
-    var = mean(graph.add("Mul", centred, centred))
-    return graph.add("Div", centred, graph.add("Sqrt", graph.add("Add", var, graph.number(epsilon))))
+    if centred:
+        x = graph.add("Sub", x, mean(x))
+    var = mean(graph.add("Mul", x, x))
+    return graph.add("Div", x, graph.add("Sqrt", graph.add("Add", var, graph.number(epsilon))))
 
 
 def _transposed(graph: Graph, x: str, order: Sequence[int]) -> str:

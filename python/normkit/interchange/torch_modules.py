@@ -42,7 +42,7 @@ def from_torch_module(module: Any, input_shape: Sequence[int]) -> Sequential:
     Parameters
     ----------
     module : nn.Sequential
-        Of Linear, BatchNorm1d (2d, 3d), LayerNorm, activations, Dropout, Flatten, Identity, and Sequentials of these.
+        Of Linear, BatchNorm1d (2d, 3d), LayerNorm, RMSNorm, GroupNorm, InstanceNorm1d (2d, 3d), activations, Dropout, Flatten, Identity, and Sequentials of these.
     input_shape : sequence of int
         Shape of one sample.
 
@@ -120,6 +120,15 @@ def _layer(name: str, part: Any) -> Layer | None:
         case "LayerNorm":
             axes = range(-len(part.normalized_shape), 0)
             return layers.LayerNormalization(axis=axes, epsilon=part.eps, **affine)
+        case "RMSNorm":
+            expect(elementwise_affine=True)
+            eps = np.finfo(_numpy(part.weight).dtype).eps if part.eps is None else part.eps
+            return layers.RMSNormalization(axis=range(-len(part.normalized_shape), 0), epsilon=float(eps))
+        case "GroupNorm":
+            return layers.GroupNormalization(part.num_groups, axis=1, epsilon=part.eps, **affine)
+        case "InstanceNorm1d" | "InstanceNorm2d" | "InstanceNorm3d":
+            expect(track_running_stats=False)
+            return layers.InstanceNormalization(axis=1, epsilon=part.eps, **affine)
         case "Dropout":
             return layers.Dropout(part.p)
         case "Flatten":
@@ -197,6 +206,13 @@ def _modules(layer: Layer, shape: Shape, nn: Any) -> list[Any]:
             lengths = [n or 0 for n in shape[len(shape) - len(layer.axis) :]]
             affine = layer.scale or layer.center
             return [nn.LayerNorm(lengths, eps=layer.epsilon, elementwise_affine=affine)]
+        case layers.RMSNormalization():
+            return [nn.RMSNorm(layer.scale.shape, eps=layer.epsilon)]
+        case layers.GroupNormalization():
+            channels = shape[1] or 0
+            groups = channels if layer.groups == -1 else layer.groups
+            affine = layer.scale or layer.center
+            return [nn.GroupNorm(groups, channels, eps=layer.epsilon, affine=affine)]
         case layers.Dropout():
             return [nn.Dropout(layer.rate)]
         case layers.Flatten():

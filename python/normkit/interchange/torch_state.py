@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit.interchange.weights import inputs, require_built, take_over, weighted_layers
-from normkit.layers import BatchNormalization, Dense, Layer, LayerNormalization
+from normkit.layers import (
+    BatchNormalization,
+    Dense,
+    GroupNormalization,
+    Layer,
+    LayerNormalization,
+    RMSNormalization,
+)
+from normkit.layers.normalization import Normalization
 from normkit.models import Sequential
 
 __all__ = ["from_torch", "to_torch"]
@@ -21,6 +29,8 @@ Keep = Literal["keep"]
 _NAMES = {
     Dense: {"kernel": "weight", "bias": "bias"},
     LayerNormalization: {"gamma": "weight", "beta": "bias"},
+    GroupNormalization: {"gamma": "weight", "beta": "bias"},
+    RMSNormalization: {"scale": "weight"},
     BatchNormalization: {
         "gamma": "weight",
         "beta": "bias",
@@ -178,11 +188,13 @@ def check_axes(layer: Layer, rank: int) -> None:
     """Raise ValueError if the layer is a norm over other axes than torch's are over."""
     if isinstance(layer, BatchNormalization) and layer.axis % rank != 1:
         raise layer.fail(f"torch's batch norm is over axis 1, this one over axis {layer.axis} of {rank}")
-    if isinstance(layer, LayerNormalization):
+    if isinstance(layer, GroupNormalization) and layer.axis % rank != 1:
+        raise layer.fail(f"torch's group norm has its channels on axis 1, this one on {layer.axis} of {rank}")
+    if isinstance(layer, LayerNormalization | RMSNormalization):
         axes = {axis % rank for axis in layer.axis}
         if axes != set(range(rank - len(axes), rank)):
             raise layer.fail(
-                f"torch's layer norm is over the last axes, this one over {layer.axis} of {rank}"
+                f"torch's layer and RMS norm are over the last axes, this one over {layer.axis} of {rank}"
             )
 
 
@@ -240,7 +252,7 @@ def _check_rules(eps: float | None, momentum: float | Keep | None) -> None:
 
 
 def _set_rules(layer: Layer, eps: float | None, momentum: float | Keep | None, unbiased: bool | None) -> None:
-    if eps is not None and isinstance(layer, BatchNormalization | LayerNormalization):
+    if eps is not None and isinstance(layer, Normalization):
         layer.epsilon = float(eps)
     if isinstance(layer, BatchNormalization) and layer.stats is not None:
         if momentum != "keep":

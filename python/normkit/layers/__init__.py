@@ -5,7 +5,8 @@ from normkit.layers.base import ActivatedLayer, Layer
 from normkit.layers.batch_normalization import BatchNormalization
 from normkit.layers.core import Dense, Input
 from normkit.layers.folding import fold_batch_norm
-from normkit.layers.normalization import LayerNormalization
+from normkit.layers.group_normalization import GroupNormalization, InstanceNormalization
+from normkit.layers.normalization import LayerNormalization, RMSNormalization
 from normkit.layers.regularization import Dropout, GaussianNoise
 from normkit.layers.shapes import Flatten, Rescaling, Reshape
 from normkit.layers.variable import Variable
@@ -19,10 +20,13 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GaussianNoise",
+    "GroupNormalization",
     "Input",
+    "InstanceNormalization",
     "Layer",
     "LayerNormalization",
     "LeakyReLU",
+    "RMSNormalization",
     "ReLU",
     "Rescaling",
     "Reshape",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from normkit import initializers, ops
 from normkit._checks import positive_integer
 from normkit.layers.base import LayerArguments, Shape
-from normkit.layers.normalization import NUM_THREADS, InitializerLike, Normalization, RegularizerLike
+from normkit.layers.normalization import NUM_THREADS, AffineNormalization, InitializerLike, RegularizerLike
 from normkit.layers.variable import Variable
 from normkit.moments import BatchMoments
 from normkit.small_batches import (
@@ -29,7 +29,7 @@ __all__ = ["BatchNormalization"]
 Array = NDArray[Any]
 
 
-class BatchNormalization(Normalization):
+class BatchNormalization(AffineNormalization):
     """Batch normalization with the defaults and conventions of Keras 3.
 
     In training, y = gamma · (x − mean) / sqrt(var + epsilon) + beta with the mean and biased variance
@@ -170,6 +170,11 @@ class BatchNormalization(Normalization):
         if self.stats is not None and not self._has_own_rules:
             self.stats.momentum = 1.0 - self._momentum
 
+    @property
+    def fusible(self) -> frozenset[str]:  # type: ignore[override]
+        """See `Normalization`; small batches have none."""
+        return frozenset({"relu"} if self.ghost_size is None and self.renorm is None else ())
+
     def build(self, input_shape: Shape) -> None:
         """Make gamma, beta and the moving statistics."""
         channels = self.axis_length(input_shape, self.axis)
@@ -195,7 +200,7 @@ class BatchNormalization(Normalization):
         if channels != expected:
             raise self.fail(f"expected {expected} channels along axis {self.axis}, got {channels}")
 
-    def forward(self, x: Array, training: bool) -> Array:
+    def forward(self, x: Array, training: bool, activation: str | None = None) -> Array:
         """Normalize x; in training update the moving statistics."""
         assert self.stats is not None
         gamma, beta = self.affine()
@@ -203,7 +208,9 @@ class BatchNormalization(Normalization):
         y: Array
         moments: Any
         if not training:
-            y = ops.batch_norm(x, gamma, beta, stats=self.stats, training=False, **common)
+            y = ops.batch_norm(
+                x, gamma, beta, stats=self.stats, training=False, activation=activation, **common
+            )
             return y
         self._used_batch_moments = self.uses_batch_moments
         holds = self._holds_statistics and self._used_batch_moments
@@ -221,17 +228,18 @@ class BatchNormalization(Normalization):
                 beta,
                 stats=None if holds else self.stats,
                 training=self._used_batch_moments,
+                activation=activation,
                 return_moments=True,
                 **common,
             )
             if holds:
                 self.take_moments(moments)
-        self._saved = x, moments
+        self._saved = x, moments, activation
         return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """See `normkit.batch_norm_backward`."""
-        x, moments = self.saved()
+        x, moments, _ = self.saved()  # the activation is in the moments
         gamma = self.affine()[0]
         common: dict[str, Any] = {"axis": self.axis, "num_threads": NUM_THREADS}
         if self._used_batch_moments and self.ghost_size is not None:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from normkit._checks import float_dtype
 from normkit.layers.base import ActivatedLayer, Layer, Shape, set_variables
 from normkit.layers.core import Input
+from normkit.layers.normalization import Normalization
 from normkit.layers.variable import Variable
 
 __all__ = ["Network", "as_dtype"]
@@ -174,16 +175,13 @@ class Network:
 
     def forward(self, x: Array, training: bool) -> Array:
         """Return the output for a batch."""
-        for layer in self.layers:
-            x = layer.forward(as_dtype(x, layer.dtype), training)
-        return x
+        return _forward(self.layers, x, training)
 
     def forward_to_logits(self, x: Array, training: bool) -> Array:
         """As `forward`, without the activation of the last layer, which must be an `ActivatedLayer`."""
         *front, last = self.layers
         assert isinstance(last, ActivatedLayer)
-        for layer in front:
-            x = layer.forward(as_dtype(x, layer.dtype), training)
+        x = _forward(front, x, training)
         return last.preactivation(as_dtype(x, last.dtype), training)
 
     def backward(self, dy: Array, from_logits: bool = False) -> None:
@@ -191,13 +189,15 @@ class Network:
 
         Layers before the first trainable one are not visited.
         """
-        first = next((i for i, layer in enumerate(self.layers) if layer.trainable_weights), len(self.layers))
+        layers = self.layers[:-1] if from_logits else self.layers
+        steps = [layer for layer, _ in _fused(layers)] + self.layers[len(layers) :]
+        first = next((i for i, layer in enumerate(steps) if layer.trainable_weights), len(steps))
         gradient: Array | None = dy
-        for index in range(len(self.layers) - 1, first - 1, -1):
-            layer = self.layers[index]
+        for index in range(len(steps) - 1, first - 1, -1):
+            layer = steps[index]
             assert gradient is not None
             gradient = as_dtype(gradient, layer.dtype)
-            if from_logits and index == len(self.layers) - 1:
+            if from_logits and index == len(steps) - 1:
                 assert isinstance(layer, ActivatedLayer)
                 gradient = layer.preactivation_backward(gradient, index > first)
             else:
@@ -265,6 +265,29 @@ class Network:
         raise ValueError(
             f"{self.name}: no layer '{name}'; there are: {', '.join(layer.name for layer in self.layers)}"
         )
+
+
+def _fused(layers: Sequence[Layer]) -> list[tuple[Layer, str | None]]:
+    """Return the layers; an activation that the normalization before it can take along is named beside that one."""
+    steps: list[tuple[Layer, str | None]] = []
+    for layer in layers:
+        before, taken = steps[-1] if steps else (None, None)
+        if isinstance(before, Normalization) and taken is None and (name := before.fused_with(layer)):
+            steps[-1] = before, name
+        else:
+            steps.append((layer, None))
+    return steps
+
+
+def _forward(layers: Sequence[Layer], x: Array, training: bool) -> Array:
+    for layer, activation in _fused(layers):
+        x = as_dtype(x, layer.dtype)
+        if activation is None:
+            x = layer.forward(x, training)
+        else:
+            assert isinstance(layer, Normalization)
+            x = layer.forward(x, training, activation)
+    return x
 
 
 def _built_output_shape(layers: Sequence[Layer], shape: Shape) -> Shape:
