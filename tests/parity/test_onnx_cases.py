@@ -22,15 +22,16 @@ pytestmark = pytest.mark.parity
 
 Array = np.ndarray[Any, Any]
 
-# How many cases the normalizing operators have: those that normkit computes, and those of other operations: without a mean, or with
-# one mean for several channels that have a weight each.
+# How many cases the normalizing operators have: those that normkit computes, and those of another operation.
 COMPUTED = {
     "BatchNormalization": 4,
+    "GroupNormalization": 2,
     "InstanceNormalization": 2,
     "LayerNormalization": 19,
     "MeanVarianceNormalization": 1,
+    "RMSNormalization": 19,
 }
-OTHERS = {"GroupNormalization": 2, "LpNormalization": 6, "RMSNormalization": 19}
+OTHERS = {"LpNormalization": 6}
 CONVERTED = [
     "test_BatchNorm1d_3d_input_eval",
     "test_BatchNorm2d_eval",
@@ -79,7 +80,10 @@ def test_no_case_is_left_out(cases: dict[str, Any]) -> None:
     normalizing = {name: count for name, count in operators.items() if name.endswith("Normalization")}
     assert normalizing == COMPUTED | OTHERS
     expanded = {name: case for name, case in cases.items() if "norm" in name and "_expanded" in name}
-    layer, others = COMPUTED["LayerNormalization"], OTHERS["GroupNormalization"] + OTHERS["RMSNormalization"]
+    layer, others = (
+        COMPUTED["LayerNormalization"],
+        COMPUTED["GroupNormalization"] + COMPUTED["RMSNormalization"],
+    )
     assert len(expanded) == 2 * layer + others
     for name, case in expanded.items():
         whole = cases[name.split("_expanded")[0]]
@@ -126,10 +130,11 @@ def test_converted_batch_normalization(name: str) -> None:
 
 
 def test_instance_normalization(cases: dict[str, Any]) -> None:
-    """A batch norm whose channels are those of every instance."""
+    """Also as a batch norm whose channels are those of every instance."""
     for case in chosen(cases, "InstanceNormalization"):
         for (x, weight, bias), (expected,) in case.data_sets:
             eps = attributes(case.model).get("epsilon", 1e-5)
+            own = nk.instance_norm(x, weight, bias, eps=eps)
             weight, bias = (np.tile(parameter, len(x)) for parameter in (weight, bias))
             channels = x.reshape(1, weight.size, -1)
             y = nk.batch_norm(channels, weight, bias, eps=eps)
@@ -137,7 +142,10 @@ def test_instance_normalization(cases: dict[str, Any]) -> None:
                 y.reshape(x.shape), expected, rtol=case.rtol, atol=case.atol, err_msg=case.name
             )
             weight, bias = spread(weight, channels), spread(bias, channels)
-            assert_exact(y, bounds.by_reference(channels, channels, weight, (0, 2), eps), weight, bias)
+            for result in (y, own.reshape(channels.shape)):
+                assert_exact(
+                    result, bounds.by_reference(channels, channels, weight, (0, 2), eps), weight, bias
+                )
 
 
 def test_mean_variance_normalization(cases: dict[str, Any]) -> None:
@@ -162,3 +170,30 @@ def test_layer_normalization(cases: dict[str, Any]) -> None:
             for a, b in ((got, y), (moments.mean, mean.squeeze(axes)), (moments.rstd, rstd.squeeze(axes))):
                 np.testing.assert_allclose(a, b, rtol=case.rtol, atol=case.atol, err_msg=case.name)
             assert_exact(got, bounds.by_reference(x, x, weight, axes, eps), weight, bias)
+
+
+def test_group_normalization(cases: dict[str, Any]) -> None:
+    for case in chosen(cases, "GroupNormalization"):
+        given = attributes(case.model)
+        groups, eps = given["num_groups"], given.get("epsilon", 1e-5)
+        for (x, weight, bias), (expected,) in case.data_sets:
+            y = nk.group_norm(x, groups, weight, bias, eps=eps)
+            np.testing.assert_allclose(y, expected, rtol=case.rtol, atol=case.atol, err_msg=case.name)
+            shape = (len(x), groups, x.shape[1] // groups, -1)
+            rows = x.reshape(shape)
+            weight, bias = (p.reshape(1, *shape[1:3], 1) for p in (weight, bias))
+            exact = bounds.by_reference(rows, rows, weight, (2, 3), eps)
+            assert_exact(y.reshape(rows.shape), exact, weight, bias)
+
+
+def test_rms_normalization(cases: dict[str, Any]) -> None:
+    for case in chosen(cases, "RMSNormalization"):
+        given = attributes(case.model)
+        eps = given.get("epsilon", 1e-5)
+        for (x, weight), (expected,) in case.data_sets:
+            axes = tuple(range(given.get("axis", -1) % x.ndim, x.ndim))
+            y = nk.rms_norm(x, weight, axis=axes, eps=eps)
+            np.testing.assert_allclose(y, expected, rtol=case.rtol, atol=case.atol, err_msg=case.name)
+            squares = np.square(x, dtype=np.float64).mean(axis=axes, keepdims=True)
+            exact = bounds.by_constants(x, x, weight, np.zeros_like(squares), squares, eps)
+            assert_exact(y, exact, weight, np.zeros_like(weight))
