@@ -126,8 +126,9 @@ class Hash {
  public:
   template <class V>
   void add(const std::vector<V>& values) {
-    for (const V& value : values)
-      if (to_double(value) != to_double(value)) has_nan_ = true;
+    if constexpr (!std::is_integral_v<V>)
+      for (const V& value : values)
+        if (to_double(value) != to_double(value)) has_nan_ = true;
     const auto* bytes = reinterpret_cast<const unsigned char*>(values.data());
     for (std::size_t i = 0; i < values.size() * sizeof(V); ++i) hash_ = (hash_ ^ bytes[i]) * 0x100000001B3u;
   }
@@ -315,6 +316,164 @@ void try_masks(const ChannelShape& shape, Data data, int threads) {
 constexpr ChannelShape masked_shapes[] = {{301, 24, 1}, {65, 130, 1}, {40, 7, 5},   {5, 7, 49},
                                           {3, 6, 1001}, {2, 5, 4225}, {3, 2, 8193}, {2, 1, 20011}};
 
+// Layer norm with an activation, RMS norm, both from their results, and of sums with dropout.
+template <class T>
+void try_rows(LayerNormShape shape, Data data, int threads) {
+  using R = Real<T>;
+  const auto [rows, cols] = shape;
+  const Index size = rows * cols;
+  Random random(static_cast<std::uint64_t>(rows * 1000003 + cols));
+  auto wide = room<R>(size);
+  for (Index i = 0; i < size; ++i) wide[static_cast<std::size_t>(i)] = element<R>(random, data, i / cols);
+  const auto x = stored<T>(wide), dy = stored<T>(normals<R>(random, size)), more = stored<T>(normals<R>(random, size));
+  const auto weight = normals<R>(random, cols), bias = normals<R>(random, cols);
+  auto y = room<T>(size), dx = y, sum = y, dropped = y;
+  auto dweight = room<R>(cols), dbias = dweight;
+  auto mean = room<double>(rows), rstd = mean;
+  const auto backward = [&](const std::vector<T>& input) {
+    return LayerNormBackward<T>{dy.data(),   input.data(), dx.data(), weight.data(), bias.data(),
+                                mean.data(), rstd.data(),  cols,      Reach::past};
+  };
+  constexpr const char* activations[] = {"", " relu", " gelu", " silu"};
+  for (const bool centered : {true, false}) {
+    const std::string name = name_of<T>({rows, cols}, data, true), norm = centered ? "layer_norm" : "rms_norm";
+    LayerNormForward<T> forward{x.data(), y.data(),        weight.data(), bias.data(), mean.data(), rstd.data(),
+                                cols,     eps_of<T>(data), Reach::past,   {},          centered};
+    for (int kind = 0; kind < 4; ++kind) {
+      forward.activation = static_cast<Activation>(kind);
+      layer_norm(forward, rows, threads);
+      LayerNormBackward<T> from_x = backward(x);
+      from_x.centered = centered;
+      from_x.activation = forward.activation;
+      layer_norm_backward(from_x, rows, dweight.data(), dbias.data(), threads);
+      if (!centered || kind > 0) print((norm + activations[kind]).c_str(), name, y, mean, rstd, dx, dweight, dbias);
+      if (kind > 0) continue;
+      LayerNormBackward<T> from_y = backward(y);
+      from_y.centered = centered;
+      from_y.from_output = true;
+      layer_norm_backward(from_y, rows, dweight.data(), dbias.data(), threads);
+      print((norm + "_backward from output").c_str(), name, dx, dweight, dbias);
+    }
+    const Dropout dropout{0x123456789ABCDEF0u, 0xC0000000u, 4.0 / 3.0};
+    forward.activation = Activation::relu;
+    forward.x = sum.data();
+    forward.residual = {x.data(), more.data(), sum.data(), dropout};
+    layer_norm(forward, rows, threads);
+    LayerNormBackward<T> of_sum = backward(sum);
+    of_sum.centered = centered;
+    of_sum.activation = Activation::relu;
+    of_sum.dsum = more.data();
+    of_sum.dropped = dropped.data();
+    of_sum.dropout = dropout;
+    layer_norm_backward(of_sum, rows, dweight.data(), dbias.data(), threads);
+    print(("add_" + norm + " dropout relu").c_str(), name, y, sum, mean, rstd, dx, dropped, dweight, dbias);
+  }
+}
+constexpr LayerNormShape family_row_shapes[] = {{5, 7}, {17, 64}, {9, 1001}, {4, 5003}, {3, 16399}, {300, 24}};
+
+// Batch norm with what can be fused with it, and group norm of the same array.
+template <class T>
+void try_channels(const ChannelShape& shape, Data data, int threads) {
+  using R = Real<T>;
+  const auto [outer, channels, inner] = shape;
+  const Index size = shape.size();
+  const std::string name = name_of<T>({outer, channels, inner}, data, true);
+  Random random(static_cast<std::uint64_t>((outer * 1000003 + channels) * 1000003 + inner));
+  auto wide = room<R>(size);
+  for (Index i = 0; i < size; ++i) wide[static_cast<std::size_t>(i)] = element<R>(random, data, i / inner % channels);
+  const auto x = stored<T>(wide), dy = stored<T>(normals<R>(random, size)), more = stored<T>(normals<R>(random, size));
+  const auto weight = normals<R>(random, channels), bias = normals<R>(random, channels);
+  auto y = room<T>(size), dx = y, dresidual = y;
+  auto dweight = room<R>(channels), dbias = dweight;
+  auto mean = room<double>(channels), rstd = mean, var = mean;
+  const auto bits = [&] { return room<std::uint8_t>((size + 7) / 8 + 4); };
+  BatchNormForward<T> forward{x.data(),    y.data(),   weight.data(), bias.data(),     mean.data(),
+                              rstd.data(), var.data(), shape,         eps_of<T>(data), Reach::past};
+  BatchNormBackward<T> backward{dy.data(),   x.data(),       dx.data(),    weight.data(), mean.data(),
+                                rstd.data(), dweight.data(), dbias.data(), shape,         Reach::past};
+  auto active = bits();
+  forward.fusion = {more.data(), Activation::relu, {active.data(), 0}};
+  backward.active = {active.data(), 0};
+  backward.dresidual = dresidual.data();
+  batch_norm_training(forward, threads);
+  batch_norm_backward(backward, true, threads);
+  print("batch_norm residual relu", name, y, active, mean, rstd, dx, dresidual, dweight, dbias);
+
+  forward.fusion = {nullptr, Activation::none, {}, 0.125};
+  backward.active = {};
+  backward.dresidual = nullptr;
+  backward.x = y.data();
+  backward.from_output = true;
+  backward.bias = bias.data();
+  backward.slope = 0.125;
+  batch_norm_training(forward, threads);
+  batch_norm_backward(backward, true, threads);
+  print("batch_norm leaky_relu from output", name, y, mean, rstd, dx, dweight, dbias);
+
+  for (const Index groups : {Index{1}, channels % 2 == 0 ? channels / 2 : channels}) {
+    const GroupShape grouped{outer, 1, channels, inner, groups};
+    auto group_mean = room<double>(outer * groups), group_rstd = group_mean;
+    active = bits();
+    group_norm<T>({x.data(),
+                   y.data(),
+                   weight.data(),
+                   bias.data(),
+                   group_mean.data(),
+                   group_rstd.data(),
+                   grouped,
+                   eps_of<T>(data),
+                   Reach::past,
+                   {},
+                   {nullptr, Activation::relu, {active.data(), 0}}},
+                  threads);
+    group_norm_backward<T>({dy.data(),
+                            x.data(),
+                            dx.data(),
+                            weight.data(),
+                            group_mean.data(),
+                            group_rstd.data(),
+                            dweight.data(),
+                            dbias.data(),
+                            grouped,
+                            Reach::past,
+                            {},
+                            {active.data(), 0}},
+                           threads);
+    print("group_norm relu", name + ", groups " + std::to_string(groups), y, active, group_mean, group_rstd, dx,
+          dweight, dbias);
+  }
+  if (inner > 1 || outer % 2 != 0) return;
+  // The channels last: (2, outer / 2, channels, 1)
+  const GroupShape last{2, outer / 2, channels, 1, channels};
+  auto group_mean = room<double>(2 * channels), group_rstd = group_mean;
+  group_norm<T>({x.data(),
+                 y.data(),
+                 weight.data(),
+                 bias.data(),
+                 group_mean.data(),
+                 group_rstd.data(),
+                 last,
+                 eps_of<T>(data),
+                 Reach::past,
+                 {}},
+                threads);
+  group_norm_backward<T>({dy.data(),
+                          x.data(),
+                          dx.data(),
+                          weight.data(),
+                          group_mean.data(),
+                          group_rstd.data(),
+                          dweight.data(),
+                          dbias.data(),
+                          last,
+                          Reach::past,
+                          {}},
+                         threads);
+  print("instance_norm channels last", name, y, group_mean, group_rstd, dx, dweight, dbias);
+}
+constexpr ChannelShape family_channel_shapes[] = {{33, 5, 1}, {302, 24, 1}, {66, 70, 1}, {40, 7, 5},
+                                                  {5, 8, 49}, {4, 40, 196}, {3, 6, 1001}};
+
 // Shapes as in tests/cases.py, around every boundary of the kernels and plans.
 std::vector<LayerNormShape> layer_norm_shapes() {
   std::vector<LayerNormShape> shapes;
@@ -394,6 +553,10 @@ void try_all(int threads) {
     for (const Data data : hostile)
       if (has_room_for<T>(data)) try_batch_norm<T>(shape, data, true, threads);
   }
+  for (const LayerNormShape shape : family_row_shapes)
+    for (const Data data : {Data::normal, Data::mean_128_sigma, Data::constant}) try_rows<T>(shape, data, threads);
+  for (const ChannelShape& shape : family_channel_shapes)
+    for (const Data data : {Data::normal, Data::mean_128_sigma, Data::constant}) try_channels<T>(shape, data, threads);
 }
 
 }  // namespace
