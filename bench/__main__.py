@@ -1,5 +1,5 @@
 """``python -m bench``: how fast, beside the peers; and ``report``, ``accuracy``, ``contract``,
-``sixteen-bits``, ``trainer``, ``distributed``.
+``family``, ``sixteen-bits``, ``trainer``, ``distributed``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench import accuracy, contract, distributed, report, speed, trainer
+from bench import accuracy, contract, distributed, family, report, speed, trainer
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,6 +26,8 @@ def parser() -> argparse.ArgumentParser:
     errors = commands.add_parser("accuracy", help="errors of every result beside other libraries, in ulp")
     accuracy.add_arguments(errors)
     commands.add_parser("contract", help="errors of every result as a share of the contract's bounds")
+    relatives = commands.add_parser("family", help="RMS, group and instance norm, and the fusions")
+    family.add_arguments(relatives)
     narrow = commands.add_parser("sixteen-bits", help="time of float16 and bfloat16 beside float32")
     narrow.add_argument("--rounds", type=int, default=9, help="rounds of all dtypes (default %(default)s)")
     steps = commands.add_parser("trainer", help="time of an epoch of training, beside torch and Keras")
@@ -59,6 +61,8 @@ def main(argv: list[str] | None = None) -> None:
         accuracy.run(arguments)
     elif arguments.command == "contract":
         contract.run()
+    elif arguments.command == "family":
+        family.run(arguments)
     elif arguments.command == "sixteen-bits":
         from bench import sixteen_bits
 
