@@ -125,13 +125,24 @@ def batch(shape: tuple[int, ...], torch: Torch | None) -> Iterator[tuple[str, Ca
     y, plain = nk.batch_norm(x, weight, bias, return_moments=True)
     active = y + residual > 0
 
+    # What normkit leaves to others is done by torch's threads, or by NumPy's one.
+    if torch:
+        t_out, t_residual, t_dy, t_other, t_active = map(
+            torch.torch.from_numpy, (out, residual, dy, other, active)
+        )
+
     def unfused() -> object:
         nk.batch_norm(x, weight, bias, out=out)
+        if torch:
+            return t_out.add_(t_residual).relu_()
         np.add(out, residual, out=out)
         return np.maximum(out, 0, out=out)
 
     def unfused_backward() -> object:
-        np.multiply(dy, active, out=other)
+        if torch:
+            torch.torch.mul(t_dy, t_active, out=t_other)
+        else:
+            np.multiply(dy, active, out=other)
         return nk.batch_norm_backward(other, x, plain, weight, out=out)
 
     yield (
@@ -156,8 +167,14 @@ def residual(shape: tuple[int, ...], torch: Torch | None) -> Iterator[tuple[str,
     x, other, out, total = operands(*[shape] * 4)
     weight, bias = operands(shape[-1:], shape[-1:])
 
+    if torch:
+        t_x, t_other, t_total = map(torch.torch.from_numpy, (x, other, total))
+
     def unfused() -> object:
-        np.add(x, other, out=total)
+        if torch:
+            torch.torch.add(t_x, t_other, out=t_total)
+        else:
+            np.add(x, other, out=total)
         return nk.layer_norm(total, weight, bias, out=out)
 
     yield (

@@ -67,6 +67,10 @@ NORMKIT_INLINE void with_fusion(const Fusion<T>& fusion, F&& body) {
   });
 }
 
+// x comes from a cache, the residual from memory, 1 KB before it is wanted.
+template <class T>
+constexpr Index residual_ahead = 1024 / static_cast<Index>(sizeof(T));
+
 template <class T>
 void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> affine, Fusion<T> fusion,
             Stores stores) {
@@ -77,6 +81,7 @@ void affine(const T* x, T* y, Runs runs, Index channels, AffineColumns<Real<T>> 
       BitWriter writer(from(fusion.active, run));
       each_vector_of<streams.value>(to, runs.inner, [&](Index i, auto n) {
         fetch_beside_stream<fetches.value>(x + run + stores.ahead, i);
+        if constexpr (adds.value) fetch_beside_stream<fetches.value>(fusion.residual + run + residual_ahead<T>, i);
         const Vec<T> z = fma(load(x + run + i, n) - center, scale, shift);
         store<streams.value>(to + i, fused<adds.value, keeps.value, T>(a, z, fusion.residual + run + i, &writer, n), n);
       });

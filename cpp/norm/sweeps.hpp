@@ -12,7 +12,8 @@ template <class T>
 constexpr Index piece_elements = 16384 / static_cast<Index>(sizeof(T));
 
 // What a member fetches beside its work, or nothing (item -1): the first sweep the piece that comes next, the second,
-// which leaves the memory idle for reading, a piece of the next items where its cache has room for both.
+// which leaves the memory idle for reading, a piece of the next items where its cache holds as much. They come where
+// the sweep is done; what they drive out lies in the next cache, nearer than memory still.
 struct Next {
   Index item, piece;
 };
@@ -21,7 +22,7 @@ struct Next {
 // one reads; together: how many items that are neighbours in memory are taken at once where a member does whole ones.
 //
 // The second sweep, taken backwards, finds in a second-level cache what the first has read: a member does whole items
-// where that holds for them and there are enough for all, and nobody waits. Longer items the team does together, one
+// where that has room for one and there are enough for all, and nobody waits. Longer items the team does together, one
 // after the other, as long as its caches hold them between them. Few items, or very long ones, are shared out in
 // pieces.
 template <class First, class Finish, class Second>
@@ -31,13 +32,13 @@ void two_sweeps(const Team& team, Index items, Index together, Index pieces, Ind
   const Index cache = caches().second_level;
   const auto sweep = [&](Share some, Index end, Share mine, auto&& between) {
     const Index bytes = (some.end - some.begin) * item_bytes * (mine.end - mine.begin) / pieces;
-    const bool room = some.end < end && 2 * bytes <= cache;
+    const bool room = some.end < end && bytes <= cache;
     for (Index piece = mine.begin; piece < mine.end; ++piece)
       first(some, piece, piece + 1 < mine.end ? Next{some.begin, piece + 1} : Next{-1, 0});
     between();
     for (Index piece = mine.end; piece-- > mine.begin;) second(some, piece, room ? Next{some.end, piece} : Next{-1, 0});
   };
-  if (team.size > 1 && item_bytes > cache / 2 && item_bytes / team.size <= cache && pieces >= team.size) {
+  if (team.size > 1 && item_bytes > cache && item_bytes / team.size <= cache && pieces >= team.size) {
     const Share mine = team.share(pieces);
     for (Index item = 0; item < items; ++item)
       sweep({item, item + 1}, items, mine, [&] {
