@@ -9,46 +9,45 @@ namespace {
 
 constexpr Index dropout_block = 64, dropout_counters = 16;
 
-// The words of a block. Lanes of 64 bits hold a word of 32 each.
+// The words of a block.
 NORMKIT_INLINE void philox(std::uint64_t seed, std::uint64_t block, std::uint32_t* words) {
-  typedef std::uint64_t Words __attribute__((vector_size(double_bytes)));
+  typedef std::uint32_t Lower __attribute__((vector_size(double_bytes / 2)));
   constexpr int width = double_bytes / 8;
-  constexpr std::uint64_t low = 0xffffffff;
   for (int first = 0; first < dropout_counters; first += width) {
-    const std::uint64_t base = block * dropout_counters + static_cast<std::uint64_t>(first);
-    Words a = {}, b = {}, c = {}, d = {};
-    for (int i = 0; i < width; ++i) {
-      a[i] = (base + static_cast<std::uint64_t>(i)) & low;
-      b[i] = (base + static_cast<std::uint64_t>(i)) >> 32;
-    }
-    std::uint64_t key0 = seed & low, key1 = seed >> 32;
+    Counters a = {}, c = {}, d = {};
+    for (int i = 0; i < width; ++i) a[i] = block * dropout_counters + static_cast<std::uint64_t>(first + i);
+    Counters b = a >> 32;
+    std::uint32_t key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
+#pragma GCC unroll 10
     for (int round = 0; round < 10; ++round) {
-      const Words first_product = a * 0xD2511F53u, second_product = c * 0xCD9E8D57u;
-      a = (second_product >> 32) ^ b ^ key0;
-      b = second_product & low;
-      c = (first_product >> 32) ^ d ^ key1;
-      d = first_product & low;
-      key0 = (key0 + 0x9E3779B9u) & low;
-      key1 = (key1 + 0xBB67AE85u) & low;
+      const Counters first_product = multiply_words(a, 0xD2511F53), second_product = multiply_words(c, 0xCD9E8D57);
+      a = (second_product >> 32) ^ b ^ (Counters{} + key0);
+      b = second_product;
+      c = (first_product >> 32) ^ d ^ (Counters{} + key1);
+      d = first_product;
+      key0 += 0x9E3779B9;
+      key1 += 0xBB67AE85;
     }
-    const Words results[] = {a, b, c, d};
-    for (int w = 0; w < 4; ++w)
-      for (int i = 0; i < width; ++i)
-        words[w * dropout_counters + first + i] = static_cast<std::uint32_t>(results[w][i]);
+    const Counters results[] = {a, b, c, d};
+    for (int w = 0; w < 4; ++w) {
+      const Lower lower = __builtin_convertvector(results[w], Lower);
+      __builtin_memcpy(words + w * dropout_counters + first, &lower, sizeof lower);
+    }
   }
 }
 
 // body(i, factor of each lane, n) over the elements [at, at + count): scale where dropout keeps them, else 0.
 template <class T, class F>
 NORMKIT_INLINE void each_dropped(const Dropout& dropout, Index at, Index count, F&& body) {
+  const std::uint32_t threshold = static_cast<std::uint32_t>(dropout.threshold);  // who keeps all does not come here
+  const Real<T> scale = static_cast<Real<T>>(dropout.scale);
   for (Index i = 0; i < count;) {
     const Index within = (at + i) % dropout_block,
                 some = count - i < dropout_block - within ? count - i : dropout_block - within;
     std::uint32_t words[dropout_block];
     philox(dropout.seed, static_cast<std::uint64_t>((at + i) / dropout_block), words);
     Real<T> factors[dropout_block];
-    for (Index k = 0; k < dropout_block; ++k)
-      factors[k] = words[k] < dropout.threshold ? static_cast<Real<T>>(dropout.scale) : Real<T>(0);
+    for (Index k = 0; k < dropout_block; ++k) factors[k] = words[k] < threshold ? scale : Real<T>(0);
     each_vector<T>(some, [&](Index k, auto n) { body(i + k, load(factors + within + k, n), n); });
     i += some;
   }

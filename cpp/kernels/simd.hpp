@@ -6,6 +6,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -227,6 +229,32 @@ NORMKIT_INLINE Vec<float> square_root(Vec<float> v) {
   for (int i = 0; i < lanes<float>; ++i) v[i] = __builtin_sqrtf(v[i]);
   return v;
 }
+#endif
+
+// 32-bit words, one in the lower half of each lane; what the upper halves hold is nobody's concern.
+typedef std::uint64_t Counters __attribute__((vector_size(double_bytes)));
+// The whole products, 64 bits, with one word.
+#if defined(__AVX512F__) && defined(NORMKIT_WIDE_DOUBLES)
+NORMKIT_INLINE Counters multiply_words(Counters a, std::uint32_t b) {
+  return reinterpret_cast<Counters>(
+      _mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(Counters{} + b)));
+}
+#elif defined(__AVX2__)
+NORMKIT_INLINE Counters multiply_words(Counters a, std::uint32_t b) {
+  return reinterpret_cast<Counters>(
+      _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(Counters{} + b)));
+}
+#elif defined(__SSE2__)
+NORMKIT_INLINE Counters multiply_words(Counters a, std::uint32_t b) {
+  return reinterpret_cast<Counters>(
+      _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(Counters{} + b)));
+}
+#elif defined(__aarch64__)
+NORMKIT_INLINE Counters multiply_words(Counters a, std::uint32_t b) {
+  return reinterpret_cast<Counters>(vmull_u32(vmovn_u64(reinterpret_cast<uint64x2_t>(a)), vdup_n_u32(b)));
+}
+#else
+NORMKIT_INLINE Counters multiply_words(Counters a, std::uint32_t b) { return (a & 0xffffffff) * b; }
 #endif
 
 // Asks for the line of memory at p, which may lie beyond the array, to be brought to the second-level cache.
