@@ -163,23 +163,41 @@ def _largest(units: F64, result: str) -> float:
     return float(np.max(units, initial=0.0)) / LIMITS[result]
 
 
-def by_reference(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float, where: Any = True) -> Exact:
+def by_reference(
+    dy: Any,
+    x: Any,
+    weight: Any,
+    axes: tuple[int, ...],
+    eps: float,
+    where: Any = True,
+    *,
+    centered: bool = True,
+) -> Exact:
     """In float64 by normkit.reference; enough for float32 data. axes: those that the statistics reduce.
 
-    weight, bias and where broadcast against x.
+    weight, bias and where broadcast against x. RMS norm is not centered.
     """
-    stats = reference.statistics(x, axes, where)
+    stats = reference.statistics(x, axes, where, centered=centered)
     rstd = stats.rstd(eps)
     x_hat = stats.centered * rstd
     g = np.asarray(dy, np.float64) * weight
-    sums = (g.sum(axis=axes, keepdims=True), (g * x_hat).sum(axis=axes, keepdims=True))
+    sums = (g.sum(axis=axes, keepdims=True) * centered, (g * x_hat).sum(axis=axes, keepdims=True))
     shares = np.where(where, 1.0, 0.0) / np.maximum(stats.samples, 1)
     return _assemble(
         np.asarray(dy, np.float64), x_hat, rstd, g, *(sum * shares for sum in sums), weight, axes
     )
 
 
-def by_decimal(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float, where: Any = True) -> Exact:
+def by_decimal(
+    dy: Any,
+    x: Any,
+    weight: Any,
+    axes: tuple[int, ...],
+    eps: float,
+    where: Any = True,
+    *,
+    centered: bool = True,
+) -> Exact:
     """The same in decimals (object arrays); for small arrays of either dtype."""
     with localcontext() as context:
         context.prec = digits(x)
@@ -190,15 +208,14 @@ def by_decimal(dy: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float, 
         count = counts.sum(axis=axes, keepdims=True)
         empty = count == 0
         count = count + empty
-        mean = (x * counts).sum(axis=axes, keepdims=True) / count
-        centered = x - mean
-        var = (centered * centered * counts).sum(axis=axes, keepdims=True) / count
+        difference = x - (x * counts).sum(axis=axes, keepdims=True) / count * centered
+        var = (difference * difference * counts).sum(axis=axes, keepdims=True) / count
         rstd = np.vectorize(lambda v: 1 / (v + Decimal(eps)).sqrt(), otypes=[object])(var + empty)
         rstd = rstd * to_decimal(~empty.astype(bool))
-        x_hat = centered * rstd
+        x_hat = difference * rstd
         g = dy * weight
         mean_g, mean_gx = (
-            g.sum(axis=axes, keepdims=True) / count * counts,
+            g.sum(axis=axes, keepdims=True) / count * counts * centered,
             (g * x_hat).sum(axis=axes, keepdims=True) / count * counts,
         )
         return _assemble(dy, x_hat, rstd, g, mean_g, mean_gx, weight, axes)
@@ -276,18 +293,72 @@ def layer_norm_errors(
     eps: float,
     num_threads: int | None = None,
     where: Any = None,
+    *,
+    centered: bool = True,
 ) -> Errors:
-    """Run layer_norm forward and backward and measure every result."""
+    """Run layer_norm, or rms_norm, forward and backward and measure every result."""
     axes = tuple(sorted(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))))
     spread = [length if i in axes else 1 for i, length in enumerate(x.shape)]
     others = tuple(i for i in range(x.ndim) if i not in axes)
-    y, moments = nk.layer_norm(
+    forward, backward = (
+        (nk.layer_norm, nk.layer_norm_backward) if centered else (nk.rms_norm, nk.rms_norm_backward)
+    )
+    y, moments = forward(
         x, weight, bias, axis=axis, eps=eps, where=where, return_moments=True, num_threads=num_threads
     )
-    gradients = nk.layer_norm_backward(
+    gradients = backward(dy, x, moments, weight, axis=axis, where=where, num_threads=num_threads)
+    return _measure(x, dy, weight, bias, axes, others, spread, eps, y, gradients, where, centered=centered)
+
+
+def group_norm_errors(
+    x: NDArray[Any],
+    dy: NDArray[Any],
+    num_groups: int,
+    weight: Any,
+    bias: Any,
+    axis: int,
+    eps: float,
+    num_threads: int | None = None,
+    where: Any = None,
+) -> Errors:
+    """Run group_norm forward and backward and measure every result: the axes of a group are those of a layer norm."""
+    y, moments = nk.group_norm(
+        x,
+        num_groups,
+        weight,
+        bias,
+        axis=axis,
+        eps=eps,
+        where=where,
+        return_moments=True,
+        num_threads=num_threads,
+    )
+    gradients = nk.group_norm_backward(
         dy, x, moments, weight, axis=axis, where=where, num_threads=num_threads
     )
-    return _measure(x, dy, weight, bias, axes, others, spread, eps, y, gradients, where)
+
+    def grouped(a: Any) -> Any:
+        first = np.moveaxis(np.broadcast_to(a, x.shape), axis, 1)
+        return first.reshape(len(x), num_groups, -1, *first.shape[2:])
+
+    def per_channel(a: Any) -> Any:
+        return None if a is None else a.reshape(num_groups, -1)
+
+    spread = [1, num_groups, x.shape[axis] // num_groups, *[1] * (x.ndim - 2)]
+    dx, dweight, dbias = gradients
+    return _measure(
+        grouped(x),
+        grouped(dy),
+        weight,
+        bias,
+        tuple(range(2, x.ndim + 1)),
+        (0, *range(3, x.ndim + 1)),
+        spread,
+        eps,
+        grouped(y),
+        nk.NormGradients(grouped(dx), per_channel(dweight), per_channel(dbias)),
+        None if where is None else grouped(where),
+    )
 
 
 def batch_norm_errors(
@@ -325,11 +396,16 @@ def _measure(
     y: NDArray[Any],
     gradients: nk.NormGradients,
     where: Any,
+    *,
+    centered: bool = True,
 ) -> Errors:
     w = np.ones(spread) if weight is None else np.asarray(weight, np.float64).reshape(spread)
     b = np.zeros(spread) if bias is None else np.asarray(bias, np.float64).reshape(spread)
     oracle = by_reference if x.dtype == np.float32 else by_decimal
     exact = summed(
-        oracle(dy, x, w, axes, eps, True if where is None else where), b, summed_axes, gradients.dweight.shape
+        oracle(dy, x, w, axes, eps, True if where is None else where, centered=centered),
+        b,
+        summed_axes,
+        gradients.dweight.shape,
     )
     return Errors(forward_share(y, exact, w, b), *gradient_shares(gradients, exact))

@@ -4,10 +4,8 @@
 
 #include "table.hpp"
 
-#if defined(__AVX2__)
+#if defined(__x86_64__)
 #include <immintrin.h>
-#elif defined(__SSE2__)
-#include <emmintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -244,7 +242,7 @@ NORMKIT_INLINE Counters multiply_words(Counters a, std::uint32_t b) {
   return reinterpret_cast<Counters>(
       _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(Counters{} + b)));
 }
-#elif defined(__SSE2__)
+#elif defined(__x86_64__)
 NORMKIT_INLINE Counters multiply_words(Counters a, std::uint32_t b) {
   return reinterpret_cast<Counters>(
       _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(Counters{} + b)));
