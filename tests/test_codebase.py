@@ -104,8 +104,11 @@ def test_the_fence_wants_the_table_of_its_own_instruction_set(kernels: Path) -> 
     ("march", "uses", "lacks"),
     [("x86-64", "%xmm", "%[yz]mm"), ("x86-64-v3", "%ymm", "%zmm"), ("x86-64-v4", "%zmm", "%k[89]")],
 )
-def test_each_tier_uses_its_own_registers(tmp_path: Path, march: str, uses: str, lacks: str) -> None:
-    target = compiled(tmp_path / "kernels.o", "kernels.cpp", f"-march={march}")
+def test_each_tier_uses_its_own_registers(
+    kernels: Path, tmp_path: Path, march: str, uses: str, lacks: str
+) -> None:
+    already = march == "x86-64-v3"
+    target = kernels if already else compiled(tmp_path / "kernels.o", "kernels.cpp", f"-march={march}")
     objdump = shutil.which("objdump")
     assert objdump, "binutils came with the compiler"
     code = subprocess.run([objdump, "-d", str(target)], capture_output=True, text=True, check=True).stdout
