@@ -11,6 +11,7 @@ import pytest
 import normkit as nk
 from cases import DTYPES
 from gradients import assert_close, numeric_gradient
+from normkit.reference import dropout_factors, dropout_words
 
 RNG = np.random.default_rng
 EPS = 1e-3
@@ -102,32 +103,17 @@ def test_gradients_of_a_normalized_sum(name: str, dropout: float, isa: str) -> N
     assert_gradients(dy, forward, [x, weight, bias, residual], [*gradients, gradients.dresidual])
 
 
-def philox(seed: int, words: int) -> Any:
-    """The generator as the docstring of `add_layer_norm` defines it, in whole numbers."""
-    out = []
-    for counter in range(-(-words // 64) * 16):
-        a, b, c, d = counter & 0xFFFFFFFF, counter >> 32, 0, 0
-        key, other = seed & 0xFFFFFFFF, seed >> 32
-        for _ in range(10):
-            first, second = a * 0xD2511F53, c * 0xCD9E8D57
-            a, b, c, d = (
-                (second >> 32) ^ b ^ key,
-                second & 0xFFFFFFFF,
-                (first >> 32) ^ d ^ other,
-                first & 0xFFFFFFFF,
-            )
-            key, other = (key + 0x9E3779B9) & 0xFFFFFFFF, (other + 0xBB67AE85) & 0xFFFFFFFF
-        out.append((a, b, c, d))
-    return np.array(out).reshape(-1, 16, 4).transpose(0, 2, 1).reshape(-1)[:words]
-
-
 def test_the_mask_of_dropout_is_philox(isa: str) -> None:
     # The first line of the known answers of its authors, https://github.com/DEShawResearch/random123
-    assert [f"{word:08x}" for word in philox(0, 64)[::16]] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
+    assert [f"{word:08x}" for word in dropout_words(0, 64)[::16]] == [
+        "6627e8d5",
+        "e169c58d",
+        "bc57ac4c",
+        "9b00dbd8",
+    ]
     seed, dropout, shape = 0x0123456789ABCDEF, 0.25, (9, 117)
     _, total = nk.add_layer_norm(np.ones(shape), np.zeros(shape), dropout=dropout, seed=seed)
-    kept = philox(seed, total.size).reshape(shape) < 0.75 * 2.0**32
-    np.testing.assert_array_equal(total, np.where(kept, 1 / 0.75, 0.0))
+    np.testing.assert_array_equal(total, dropout_factors(shape, dropout, seed))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
@@ -148,7 +134,7 @@ def test_a_normalized_sum_is_the_norm_of_the_sum(name: str, dtype: Any, isa: str
 def test_a_dropped_nan_is_dropped() -> None:
     x = np.full((4, 500), np.nan)
     _, total, moments = nk.add_layer_norm(x, np.ones_like(x), dropout=0.5, seed=3, return_moments=True)
-    kept = philox(3, x.size).reshape(x.shape) < 2.0**31
+    kept = dropout_factors(x.shape, 0.5, 3) != 0.0
     np.testing.assert_array_equal(np.isnan(total), kept)
     gradients = nk.add_layer_norm_backward(x, total, moments, dropout=0.5, seed=3)
     np.testing.assert_array_equal(gradients.dx[~kept], 0.0)

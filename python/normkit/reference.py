@@ -23,6 +23,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "dropout_factors",
+    "dropout_words",
     "group_norm",
     "group_norm_backward",
     "instance_norm",
@@ -329,11 +330,18 @@ def activation_gradient(
 def dropout_factors(shape: tuple[int, ...], dropout: float, seed: int = 0) -> Array:
     """Return what `add_layer_norm` multiplies x with: 0 where an element is dropped, else 1 / (1 − dropout).
 
-    An element is kept where its word is below (1 − dropout)·2³². The words are those of Philox 4x32-10 (Salmon et al.
-    2011) with the key `seed`: word w of counter c in a block of 16 counters is that of the element 16·w + c of a block of 64
-    elements, in the order of memory.
+    An element is kept where its word (`dropout_words`) is below (1 − dropout)·2³².
     """
-    size = math.prod(shape)
+    kept = dropout_words(seed, math.prod(shape)) < np.uint64(round((1.0 - dropout) * 2.0**32))
+    return np.where(kept, 1.0 / (1.0 - dropout), 0.0).reshape(shape)
+
+
+def dropout_words(seed: int, size: int) -> NDArray[np.uint64]:
+    """Return the 32-bit words of the first `size` elements, in the order of memory.
+
+    They are those of Philox 4x32-10 (Salmon et al. 2011) with the key `seed`: word w of counter c in a block of 16 counters is
+    that of the element 16·w + c of a block of 64 elements.
+    """
     low = np.uint64(0xFFFFFFFF)
     bits = np.uint64(32)
     a = np.arange(-(-size // 64) * 16, dtype=np.uint64)
@@ -346,9 +354,7 @@ def dropout_factors(shape: tuple[int, ...], dropout: float, seed: int = 0) -> Ar
         c = (first >> bits) ^ d ^ np.uint64(keys[1])
         b, d = second & low, first & low
         keys = [(keys[0] + 0x9E3779B9) & 0xFFFFFFFF, (keys[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    words = np.stack([a, b, c, d]).reshape(4, -1, 16).transpose(1, 0, 2).reshape(-1)[:size]
-    kept = words < np.uint64(round((1.0 - dropout) * 2.0**32))
-    return np.where(kept, 1.0 / (1.0 - dropout), 0.0).reshape(shape)
+    return np.stack([a, b, c, d]).reshape(4, -1, 16).transpose(1, 0, 2).reshape(-1)[:size]
 
 
 def _normal_cdf(z: Array) -> Array:
