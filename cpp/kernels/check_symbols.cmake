@@ -2,7 +2,7 @@
 # but memcpy and memset. A second one, such as an inline function of a standard header, would be merged with its twin in
 # an object compiled for another instruction set, and an old CPU would run the new one's code.
 #
-# cmake -DNM=nm -DOBJECT=kernels.o -DISA=avx2 -DSTAMP=file -P check_symbols.cmake
+# cmake -DNM=nm -DOBJECT=kernels.o -DISA=avx2 -P check_symbols.cmake
 execute_process(COMMAND ${NM} -P ${OBJECT} OUTPUT_VARIABLE symbols RESULT_VARIABLE failed)
 if(failed)
   message(FATAL_ERROR "fence: ${NM} cannot read ${OBJECT}")
@@ -31,4 +31,3 @@ if(leaks OR NOT tables EQUAL 1)
   message(FATAL_ERROR "fence: ${OBJECT} must define normkit::kernels_${ISA} and nothing else, but:\n  ${text}\n"
                       "Keep kernel code in an anonymous namespace and free of the standard library (cpp/kernels/README.md).")
 endif()
-file(TOUCH ${STAMP})
