@@ -10,6 +10,7 @@
 #include "norm/batch_norm.hpp"
 #include "norm/channels.hpp"
 #include "norm/dispatch.hpp"
+#include "norm/flat_rows.hpp"
 #include "norm/scratch.hpp"
 #include "norm/threads.hpp"
 
@@ -356,7 +357,8 @@ class Coefficients {
   template <class F>
   void each_block(const T* to, Reach reach, Share rows, F&& body) const {
     if (rows.begin >= rows.end) return;
-    if (complete_) return each_flat_block(to, reach, rows, body);
+    if (complete_)
+      return each_flat_block(to, matrix_.cols(), matrix_.all_rows(), matrix_.shape().size(), rows, reach, body);
     const auto part = [&](const Piece& piece) {
       for (Index begin = 0; begin < piece.block.cols;) {
         Index stop = begin;
@@ -372,25 +374,7 @@ class Coefficients {
   }
 
  private:
-  static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
   Real<T>* plane(Index which) const { return planes_.data() + which * 2 * matrix_.cols(); }
-
-  // Rows lie end to end. Streaming stores need them to begin where a line of the cache does, so all
-  // of them are shifted by as many columns.
-  template <class F>
-  void each_flat_block(const T* to, Reach reach, Share rows, F&& body) const {
-    const Index cols = matrix_.cols(), all = matrix_.shape().size();
-    const Index past = static_cast<Index>(reinterpret_cast<std::uintptr_t>(to) / sizeof(T)) % line;
-    const bool shifts = reach == Reach::past && cols % line == 0;
-    const Index shift = shifts && past > 0 ? line - past : 0;
-    const Reach reached = shifts ? Reach::past : std::min(reach, Reach::far);
-    const Index begin = rows.begin * cols + shift, end = rows.end == matrix_.all_rows() ? all : rows.end * cols + shift;
-    if (rows.begin == 0 && shift > 0) body(0, Block{1, cols, std::min(shift, all)}, 0, Reach::near);
-    if (begin >= end) return;
-    const Index whole = (end - begin) / cols, left = (end - begin) % cols;
-    if (whole > 0) body(begin, Block{whole, cols, cols}, shift, reached);
-    if (left > 0) body(begin + whole * cols, Block{1, cols, left}, shift, reached);
-  }
 
   const Matrix<T>& matrix_;
   Scratch<Real<T>> planes_;

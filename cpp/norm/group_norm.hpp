@@ -62,23 +62,27 @@ bool group_gradient_fits(double rstd, const GradientAffine<Real<T>>& gradient) {
   return !is_out_of_range<T>(rstd) && coefficient_fits<T>(gradient.scale) && coefficient_fits<T>(gradient.dy_center);
 }
 
-// set(channel of the group, its affine); false where the group has to be computed in a wider type.
-template <class T, class F>
-bool set_group_affine(const GroupNormForward<T>& args, Index group, const Moments<T>& moments, F&& set) {
+// The coefficients of a group's channels; false where the group has to be computed in a wider type.
+template <class T>
+bool set_group_affine(const GroupNormForward<T>& args, Index group, const Moments<T>& moments, Real<T>* center,
+                      Real<T>* scale, Real<T>* shift) {
   using W = Wider<T>;
   using R = Real<T>;
   if (args.rstd[group] == out_of_range) return false;
-  const R center = static_cast<R>(moments.mean.hi);
-  const W mean_rest = W(moments.mean.hi - static_cast<double>(center)) + W(moments.mean.lo),
+  const Index channels = args.shape.per_group(), first = first_channel(args.shape, group);
+  const R rounded_mean = static_cast<R>(moments.mean.hi);
+  const W mean_rest = W(moments.mean.hi - static_cast<double>(rounded_mean)) + W(moments.mean.lo),
           rstd = reciprocal_root(moments.var + W(args.eps));
-  for (Index c = 0; c < args.shape.per_group(); ++c) {
-    const Index channel = first_channel(args.shape, group) + c;
-    const W scale = W(weight_of(args.weight, channel)) * rstd;
-    const W bias = args.bias ? static_cast<double>(args.bias[channel]) : 0.0;
-    if (!coefficient_fits<T>(static_cast<double>(scale))) return false;
-    set(c, Affine<R>{center, rounded<R>(scale), rounded<R>(bias - mean_rest * scale)});
+  bool fits = true;
+  for (Index c = 0; c < channels; ++c) {
+    const W own = W(weight_of(args.weight, first + c)) * rstd;
+    const W bias = args.bias ? static_cast<double>(args.bias[first + c]) : 0.0;
+    center[c] = rounded_mean;
+    scale[c] = rounded<R>(own);
+    shift[c] = rounded<R>(bias - mean_rest * own);
+    fits &= coefficient_fits<T>(static_cast<double>(own));
   }
-  return true;
+  return fits;
 }
 
 // A group in a wider type. first: where it starts; runs, where: its elements, of all its channels.

@@ -1,43 +1,105 @@
 // Group norm of channels that lie side by side (NHWC): an image is a matrix whose columns belong to channels. Columns
-// have their statistics in chunks of rows, and those of a group are merged like any other blocks.
+// have their statistics in chunks of rows, and those of a group are merged like any other blocks. Where channels are
+// few, rows side by side make one wider row, so that vectors are full.
 #include <algorithm>
 
 #include "norm/dispatch.hpp"
+#include "norm/flat_rows.hpp"
 #include "norm/group_norm.hpp"
 #include "norm/machine.hpp"
 
 namespace normkit {
 namespace {
 
+// The mask from an element of the array on.
+inline Where at_element(Where rows, Index offset, Index cols) { return from(rows, offset / cols, 0, offset % cols); }
+
 // The images' chunks of rows, by the shape alone.
 template <class T>
 class ImageChunks {
  public:
-  explicit ImageChunks(const GroupShape& shape) : shape_(shape), cols_(shape.channels * shape.inner) {
+  explicit ImageChunks(const GroupShape& shape) : shape_(shape), width_(shape.channels * shape.inner) {
+    constexpr Index full = 64, line = 16;
+    if (width_ < full)
+      for (Index fold = 2; fold * width_ <= full + line && 2 * fold <= shape.outer; ++fold)
+        if (shape.outer % fold == 0 && (cols() % line != 0 || fold * width_ % line == 0)) fold_ = fold;
+    rows_ = shape.outer / fold_;
     constexpr Index least_rows = 32, chunk_bytes = 256 << 10, most_chunks = 256;
-    const Index fitting = std::min(chunk_bytes / (cols_ * static_cast<Index>(sizeof(T))), (shape.outer + 7) / 8);
-    each_ = std::max({least_rows, fitting, (shape.outer + most_chunks - 1) / most_chunks});
-    per_image_ = (shape.outer + each_ - 1) / each_;
+    const Index fitting = std::min(chunk_bytes / (cols() * static_cast<Index>(sizeof(T))), (rows_ + 7) / 8);
+    each_ = std::max({least_rows, fitting, (rows_ + most_chunks - 1) / most_chunks});
+    per_image_ = (rows_ + each_ - 1) / each_;
   }
-  Index cols() const { return cols_; }
+  Index cols() const { return fold_ * width_; }
   Index per_image() const { return per_image_; }
   Index count() const { return shape_.batch * per_image_; }
-  Index groups() const { return shape_.batch * shape_.groups; }
   Index image(Index chunk) const { return chunk / per_image_; }
-  Index rows(Index within) const { return std::min(each_, shape_.outer - within * each_); }
-  Index offset(Index chunk) const { return (image(chunk) * shape_.outer + chunk % per_image_ * each_) * cols_; }
-  Block block(Index chunk) const { return {rows(chunk % per_image_), cols_, cols_}; }
+  Index all_rows() const { return rows_; }
+  Index rows(Index within) const { return std::min(each_, rows_ - within * each_); }
+  Index offset(Index chunk) const { return (image(chunk) * rows_ + chunk % per_image_ * each_) * cols(); }
+  Share rows_of(Index chunk) const {
+    const Index within = chunk % per_image_;
+    return {within * each_, within * each_ + rows(within)};
+  }
+  Block block(Index chunk) const { return {rows(chunk % per_image_), cols(), cols()}; }
 
-  // A group: its first column, how many it has, where it starts, and its elements.
-  Index first_col(Index group) const { return group % shape_.groups * group_cols(); }
-  Index group_cols() const { return shape_.per_group() * shape_.inner; }
-  Index start(Index group) const { return group / shape_.groups * shape_.outer * cols_ + first_col(group); }
-  Runs runs() const { return {shape_.outer, cols_, group_cols()}; }
+  // Groups of an image: their columns in the first of the folds.
+  Share columns(Share groups) const {
+    const Index each = shape_.per_group() * shape_.inner, first = groups.begin % shape_.groups * each;
+    return {first, first + (groups.end - groups.begin) * each};
+  }
+  Share columns(Index group) const { return columns(Share{group, group + 1}); }
+  // A group: where it starts, its elements, and where a mask has them.
+  Index start(Index group) const { return group / shape_.groups * shape_.outer * width_ + columns(group).begin; }
+  Runs runs() const { return {shape_.outer, width_, shape_.per_group() * shape_.inner}; }
+  Where where(const DenseMask& mask, Index group) const { return at_element(mask.rows(width_), start(group), width_); }
+
+  // From one value for each channel of some columns, which come first, to one for each column in each of the folds, and
+  // for a line of columns more, by which rows may be shifted.
+  Index spread_cols() const { return cols() + line_elements<T>; }
+  template <class V>
+  void spread(V* values, Share columns) const {
+    const Index count = columns.end - columns.begin;
+    if (shape_.inner > 1)
+      for (Index c = count / shape_.inner; c-- > 0;) std::fill_n(values + c * shape_.inner, shape_.inner, values[c]);
+    for (Index first = width_; first + columns.begin < spread_cols(); first += width_)
+      std::copy_n(values, std::min(count, spread_cols() - first - columns.begin), values + first);
+  }
+  // visit(columns) for such columns in each of the folds.
+  template <class F>
+  void each_fold(Share columns, F&& visit) const {
+    for (Index first = 0; first < cols(); first += width_) visit(Share{first + columns.begin, first + columns.end});
+  }
 
  private:
   GroupShape shape_;
-  Index cols_, each_, per_image_;
+  Index width_, fold_ = 1, rows_, each_, per_image_;
 };
+
+// body(part, wait): members take whole images where there are enough for all, one after the other, so that the sweep
+// that follows finds in the near caches what the first has read, and nobody waits; else they share everything.
+struct Part {
+  Share chunks, images, groups;  // these groups of each image
+  Index all_groups;
+
+  // visit(image, groups counted through the batch)
+  template <class F>
+  void each_image(F&& visit) const {
+    for (Index image = images.begin; image < images.end && groups.begin < groups.end; ++image)
+      visit(image, Share{image * all_groups + groups.begin, image * all_groups + groups.end});
+  }
+};
+template <class T, class F>
+void each_part(const Team& team, const GroupShape& shape, const ImageChunks<T>& chunks, F&& body) {
+  const Index each = chunks.per_image();
+  if (shape.batch % team.size == 0 || shape.batch >= 8 * team.size) {
+    const Share images = team.share(shape.batch);
+    for (Index image = images.begin; image < images.end; ++image)
+      body(Part{{image * each, (image + 1) * each}, {image, image + 1}, {0, shape.groups}, shape.groups}, [] {});
+  } else {
+    body(Part{team.share(chunks.count()), {0, shape.batch}, team.share(shape.groups), shape.groups},
+         [&] { team.barrier(); });
+  }
+}
 
 // Planes of values for the columns of every chunk, or of every image.
 template <class V>
@@ -51,9 +113,6 @@ class ColumnPlanes {
   Scratch<V> values_;
 };
 
-// The mask from an element of the array on.
-inline Where at_element(Where rows, Index offset, Index cols) { return from(rows, offset / cols, 0, offset % cols); }
-
 // Mean and Σ(x − mean)² of columns, chunk by chunk; then of groups.
 template <class T>
 class GroupMoments {
@@ -65,17 +124,27 @@ class GroupMoments {
     const Index at = chunks_.offset(chunk);
     kernels<T>().column_moments(x + at, chunks_.block(chunk), at_element(mask_, at, chunks_.cols()), sums(chunk, 0));
   }
-  Moments<T> merged(Index group, Index image) const {
-    const Index first = chunks_.first_col(group), count = chunks_.group_cols(), base = image * chunks_.per_image();
+  // Puts the chunks of an image together, in some columns; then their groups can be asked for.
+  void join(Index image, Share columns) const {
+    const Index base = image * chunks_.per_image();
     double rows = static_cast<double>(chunks_.rows(0));
     for (Index chunk = 1; chunk < chunks_.per_image(); ++chunk) {
       const double more = static_cast<double>(chunks_.rows(chunk));
-      kernels<T>().merge_columns(sums(base, first), rows, sums(base + chunk, first), more, count);
+      chunks_.each_fold(columns, [&](Share some) {
+        kernels<T>().merge_columns(sums(base, some.begin), rows, sums(base + chunk, some.begin), more,
+                                   some.end - some.begin);
+      });
       rows += more;
     }
+  }
+  Moments<T> of(Index group, Index image) const {
+    const Index base = image * chunks_.per_image();
+    const double rows = static_cast<double>(chunks_.all_rows());
     return merge<T>([&](auto&& visit) {
-      for (Index col = first; col < first + count; ++col)
-        visit(BlockMoments{value(base, 0, col), value(base, 2, col), mask_.at ? *planes_.at(base, 4, col) : rows});
+      chunks_.each_fold(chunks_.columns(group), [&](Share some) {
+        for (Index col = some.begin; col < some.end; ++col)
+          visit(BlockMoments{value(base, 0, col), value(base, 2, col), mask_.at ? *planes_.at(base, 4, col) : rows});
+      });
     });
   }
 
@@ -92,23 +161,28 @@ class GroupMoments {
   ColumnPlanes<double> planes_;
 };
 
-// body(columns) for the longest ranges of an image's columns whose groups are not done.
+// body(offset, block, first column, reach) for what a chunk writes to `to`: all of it, or, where groups of its image
+// are done, the longest ranges of columns whose groups are not.
 template <class T, class F>
-void each_open_range(const ImageChunks<T>& chunks, const GroupShape& shape, const bool* done, Index image, F&& body) {
-  for (Index group = 0; group < shape.groups;) {
+void each_block(const ImageChunks<T>& chunks, Index groups, const bool* all_done, Index chunk, const T* to, Reach reach,
+                F&& body) {
+  const Index image = chunks.image(chunk), start = chunks.offset(image * chunks.per_image());
+  const bool* done = all_done + image * groups;
+  if (std::none_of(done, done + groups, [](bool one) { return one; }))
+    return each_flat_block(
+        to + start, chunks.cols(), chunks.all_rows(), chunks.all_rows() * chunks.cols(), chunks.rows_of(chunk), reach,
+        [&](Index offset, const Block& block, Index col, Reach reached) { body(start + offset, block, col, reached); });
+  for (Index group = 0; group < groups;) {
     Index end = group;
-    while (end < shape.groups && !done[image * shape.groups + end]) ++end;
-    if (end > group) body(Share{group * chunks.group_cols(), end * chunks.group_cols()});
+    while (end < groups && !done[end]) ++end;
+    if (end > group)
+      chunks.each_fold(chunks.columns(Share{group, end}), [&](Share some) {
+        Block block = chunks.block(chunk);
+        block.cols = some.end - some.begin;
+        body(chunks.offset(chunk) + some.begin, block, some.begin, Reach::near);
+      });
     group = end + 1;
   }
-}
-
-// Streaming stores need whole rows that begin and end with lines.
-template <class T>
-Reach reach_of_rows(const T* to, Index cols, Share columns, Reach wanted) {
-  const bool lines = cols * static_cast<Index>(sizeof(T)) % 64 == 0 && reinterpret_cast<std::uintptr_t>(to) % 64 == 0;
-  return lines && columns.end - columns.begin == cols ? limited(wanted, cols * static_cast<Index>(sizeof(T)))
-                                                      : std::min(wanted, Reach::far);
 }
 
 }  // namespace
@@ -121,39 +195,39 @@ void group_norm_by_columns(const GroupNormForward<T>& args, int threads) {
   const Index cols = chunks.cols();
   const DenseMask mask(shape, args.where);
   const GroupMoments<T> moments(chunks, mask.rows(cols), true);
-  const ColumnPlanes<R> planes(shape.batch, 3, cols);
-  const Scratch<bool> done(chunks.groups());
-  const auto finish = [&](Index group) {
-    const Index image = group / shape.groups, first = chunks.first_col(group);
-    const Moments<T> found = moments.merged(group, image);
+  const ColumnPlanes<R> planes(shape.batch, 3, chunks.spread_cols());
+  const Scratch<bool> done(shape.batch * shape.groups);
+  const auto finish = [&](Index group, Index image) {
+    const Moments<T> found = moments.of(group, image);
     args.mean[group] = found.mean.hi;
     args.rstd[group] = found.rstd(args.eps);
-    done[group] = !set_group_affine(args, group, found, [&](Index c, const Affine<R>& affine) {
-      const R values[] = {affine.center, affine.scale, affine.shift};
-      for (Index k = 0; k < 3; ++k) std::fill_n(planes.at(image, k, first + c * shape.inner), shape.inner, values[k]);
-    });
-    const Index start = chunks.start(group);
-    if (done[group]) careful_group(args, group, start, chunks.runs(), at_element(mask.rows(cols), start, cols));
+    const Share columns = chunks.columns(group);
+    const auto plane = [&](Index k) { return planes.at(image, k, columns.begin); };
+    done[group] = !set_group_affine(args, group, found, plane(0), plane(1), plane(2));
+    for (Index k = 0; k < 3; ++k) chunks.spread(plane(k), columns);
+    if (done[group]) careful_group(args, group, chunks.start(group), chunks.runs(), chunks.where(mask, group));
   };
   const auto apply = [&](Index chunk) {
     const Index image = chunks.image(chunk);
-    each_open_range(chunks, shape, done.data(), image, [&](Share columns) {
-      const Index at = chunks.offset(chunk) + columns.begin;
-      Block block = chunks.block(chunk);
-      block.cols = columns.end - columns.begin;
-      kernels<T>().column_affine(
-          args.x + at, args.y + at, block,
-          {planes.at(image, 0, columns.begin), planes.at(image, 1, columns.begin), planes.at(image, 2, columns.begin)},
-          from(args.fusion, at), reach_of_rows(args.y, cols, columns, args.reach));
-    });
+    each_block(chunks, shape.groups, done.data(), chunk, args.y, args.reach,
+               [&](Index at, const Block& block, Index col, Reach reach) {
+                 kernels<T>().column_affine(
+                     args.x + at, args.y + at, block,
+                     {planes.at(image, 0, col), planes.at(image, 1, col), planes.at(image, 2, col)},
+                     from(args.fusion, at), reach);
+               });
   };
   parallel(threads, [&](const Team& team) {
-    const Share mine = team.share(chunks.count()), groups = team.share(chunks.groups());
-    for (Index chunk = mine.begin; chunk < mine.end; ++chunk) moments.compute(args.x, chunk);
-    team.barrier();
-    for (Index group = groups.begin; group < groups.end; ++group) finish(group);
-    team.barrier();
-    for (Index chunk = mine.end; chunk-- > mine.begin;) apply(chunk);
+    each_part(team, shape, chunks, [&](const Part& part, auto&& wait) {
+      for (Index chunk = part.chunks.begin; chunk < part.chunks.end; ++chunk) moments.compute(args.x, chunk);
+      wait();
+      part.each_image([&](Index image, Share groups) {
+        moments.join(image, chunks.columns(groups));
+        for (Index group = groups.begin; group < groups.end; ++group) finish(group, image);
+      });
+      wait();
+      for (Index chunk = part.chunks.end; chunk-- > part.chunks.begin;) apply(chunk);
+    });
   });
 }
 
@@ -168,13 +242,16 @@ void group_norm_backward_by_columns(const GroupNormBackward<T>& args, int thread
   const DenseMask mask(shape, args.where);
   const GroupMoments<T> moments(chunks, mask.rows(cols), refines);
   const ColumnPlanes<double> means(shape.batch, 2, cols), sums(chunks.count(), 4, cols);
-  const ColumnPlanes<R> planes(shape.batch, 5, cols);
-  const Scratch<bool> done(chunks.groups());
+  const ColumnPlanes<R> planes(shape.batch, 5, chunks.spread_cols());
+  const Scratch<bool> done(shape.batch * shape.groups);
   const ParameterGradients<T> parameters(shape);
+  const Reach reach = args.where.at ? std::min(args.reach, Reach::far) : args.reach;
   const auto set_mean = [&](Index group, Sum mean) {
-    const Index image = group / shape.groups, first = chunks.first_col(group);
-    std::fill_n(means.at(image, 0, first), chunks.group_cols(), mean.hi);
-    std::fill_n(means.at(image, 1, first), chunks.group_cols(), mean.lo);
+    const Index image = group / shape.groups;
+    chunks.each_fold(chunks.columns(group), [&](Share some) {
+      std::fill(means.at(image, 0, some.begin), means.at(image, 0, some.end), mean.hi);
+      std::fill(means.at(image, 1, some.begin), means.at(image, 1, some.end), mean.lo);
+    });
   };
   const auto sums_at = [&](Index chunk, Index col) {
     return ColumnGradientSums{sums.at(chunk, 0, col), sums.at(chunk, 1, col), sums.at(chunk, 2, col),
@@ -186,64 +263,77 @@ void group_norm_backward_by_columns(const GroupNormBackward<T>& args, int thread
                                       {means.at(image, 0, 0), means.at(image, 1, 0)}, Passage{from(args.active, at)},
                                       sums_at(chunk, 0));
   };
-  const auto finish = [&](Index group) {
-    const Index image = group / shape.groups, first = chunks.first_col(group), base = image * chunks.per_image(),
-                channel = first_channel(shape, group);
+  const auto join = [&](Index image, Share columns) {
+    const Index base = image * chunks.per_image();
     for (Index chunk = 1; chunk < chunks.per_image(); ++chunk)
-      kernels<T>().add_columns(sums_at(base, first), sums_at(base + chunk, first), chunks.group_cols());
+      chunks.each_fold(columns, [&](Share some) {
+        kernels<T>().add_columns(sums_at(base, some.begin), sums_at(base + chunk, some.begin), some.end - some.begin);
+      });
+  };
+  const auto finish = [&](Index group, Index image) {
+    const Index base = image * chunks.per_image(), channel = first_channel(shape, group);
+    const Share columns = chunks.columns(group);
     const auto value = [&](Index plane, Index col) {
       return Sum{*sums.at(base, plane, col), is_double<T> ? *sums.at(base, plane + 1, col) : 0.0};
     };
     W g = 0.0, gd = 0.0;
     for (Index c = 0; c < shape.per_group(); ++c) {
       ChannelSums<T> total;
-      for (Index col = first + c * inner; col < first + (c + 1) * inner; ++col)
-        total.add({value(0, col), value(2, col)});
+      chunks.each_fold({columns.begin + c * inner, columns.begin + (c + 1) * inner}, [&](Share some) {
+        for (Index col = some.begin; col < some.end; ++col) total.add({value(0, col), value(2, col)});
+      });
       parameters.set(image, channel + c, total.gd * W(args.rstd[group]), total.g);
       const W weight = weight_of(args.weight, channel + c);
       g += weight * total.g;
       gd += weight * total.gd;
     }
     const Index start = chunks.start(group);
-    const Where where = at_element(mask.rows(cols), start, cols);
+    const Where where = chunks.where(mask, group);
     const double count = static_cast<double>(active_kernels().masks.count(chunks.runs(), where));
-    const Sum mean{*means.at(image, 0, first), *means.at(image, 1, first)};
+    const Sum mean{*means.at(image, 0, columns.begin), *means.at(image, 1, columns.begin)};
     const GradientAffine<R> gradient = group_gradient<T>(mean, args.rstd[group], count, g, gd);
     done[group] = !group_gradient_fits<T>(args.rstd[group], gradient);
     if (done[group]) return careful_group_gradients(args, group, start, chunks.runs(), where, parameters);
     const R values[] = {gradient.center, gradient.scale, gradient.dy_center, gradient.dy_scale};
-    for (Index k = 0; k < 4; ++k) std::fill_n(planes.at(image, k, first), chunks.group_cols(), values[k]);
-    for (Index c = 0; c < shape.per_group() && args.weight; ++c)
-      std::fill_n(planes.at(image, 4, first + c * inner), inner, args.weight[channel + c]);
+    const auto plane = [&](Index k) { return planes.at(image, k, columns.begin); };
+    for (Index k = 0; k < 4; ++k) std::fill_n(plane(k), shape.per_group(), values[k]);
+    if (args.weight) std::copy_n(args.weight + channel, shape.per_group(), plane(4));
+    for (Index k = 0; k < (args.weight ? 5 : 4); ++k) chunks.spread(plane(k), columns);
   };
   const auto apply = [&](Index chunk) {
     const Index image = chunks.image(chunk);
-    each_open_range(chunks, shape, done.data(), image, [&](Share columns) {
-      const Index at = chunks.offset(chunk) + columns.begin;
-      Block block = chunks.block(chunk);
-      block.cols = columns.end - columns.begin;
-      const auto plane = [&](Index k) { return planes.at(image, k, columns.begin); };
-      kernels<T>().column_gradient_affine(args.dy + at, args.x + at, args.dx + at, block,
-                                          {plane(0), plane(1), plane(2), plane(3), args.weight ? plane(4) : nullptr},
-                                          Passage{from(args.active, at)}, at_element(mask.rows(cols), at, cols),
-                                          reach_of_rows(args.dx, cols, columns, args.reach));
-    });
+    each_block(chunks, shape.groups, done.data(), chunk, args.dx, reach,
+               [&](Index at, const Block& block, Index col, Reach reached) {
+                 const auto plane = [&](Index k) { return planes.at(image, k, col); };
+                 kernels<T>().column_gradient_affine(
+                     args.dy + at, args.x + at, args.dx + at, block,
+                     {plane(0), plane(1), plane(2), plane(3), args.weight ? plane(4) : nullptr},
+                     Passage{from(args.active, at)}, at_element(mask.rows(cols), at, cols), reached);
+               });
   };
-  for (Index group = 0; group < chunks.groups(); ++group) set_mean(group, {args.mean[group], 0.0});
+  for (Index group = 0; group < shape.batch * shape.groups; ++group) set_mean(group, {args.mean[group], 0.0});
   parallel(threads, [&](const Team& team) {
-    const Share mine = team.share(chunks.count()), groups = team.share(chunks.groups());
-    if (refines) {
-      for (Index chunk = mine.begin; chunk < mine.end; ++chunk) moments.compute(args.x, chunk);
-      team.barrier();
-      for (Index group = groups.begin; group < groups.end; ++group)
-        set_mean(group, refine_mean(args.mean[group], moments.merged(group, group / shape.groups).mean));
-      team.barrier();
-    }
-    for (Index chunk = mine.begin; chunk < mine.end; ++chunk) compute(chunk);
+    each_part(team, shape, chunks, [&](const Part& part, auto&& wait) {
+      if (refines) {
+        for (Index chunk = part.chunks.begin; chunk < part.chunks.end; ++chunk) moments.compute(args.x, chunk);
+        wait();
+        part.each_image([&](Index image, Share groups) {
+          moments.join(image, chunks.columns(groups));
+          for (Index group = groups.begin; group < groups.end; ++group)
+            set_mean(group, refine_mean(args.mean[group], moments.of(group, image).mean));
+        });
+        wait();
+      }
+      for (Index chunk = part.chunks.begin; chunk < part.chunks.end; ++chunk) compute(chunk);
+      wait();
+      part.each_image([&](Index image, Share groups) {
+        join(image, chunks.columns(groups));
+        for (Index group = groups.begin; group < groups.end; ++group) finish(group, image);
+      });
+      wait();
+      for (Index chunk = part.chunks.end; chunk-- > part.chunks.begin;) apply(chunk);
+    });
     team.barrier();
-    for (Index group = groups.begin; group < groups.end; ++group) finish(group);
-    team.barrier();
-    for (Index chunk = mine.end; chunk-- > mine.begin;) apply(chunk);
     parameters.store(team.share(shape.channels), args.dweight, args.dbias);
   });
 }

@@ -114,12 +114,9 @@ void group_norm_by_runs(const GroupNormForward<T>& args, int threads) {
     const Moments<T> moments = pieces.merged(parts.data(), group);
     args.mean[group] = moments.mean.hi;
     args.rstd[group] = moments.rstd(args.eps);
-    done[group] = !set_group_affine(args, group, moments, [&](Index c, const Affine<R>& affine) {
-      const Index channel = group * per_group + c;
-      *planes.at(0, channel) = affine.center;
-      *planes.at(1, channel) = affine.scale;
-      *planes.at(2, channel) = affine.shift;
-    });
+    const Index channel = group * per_group;
+    done[group] =
+        !set_group_affine(args, group, moments, planes.at(0, channel), planes.at(1, channel), planes.at(2, channel));
     if (done[group]) careful_group(args, group, pieces.start(group), pieces.runs(), pieces.mask(args.where, group));
   };
   const auto apply = [&](Share some, Index i, Next next) {
