@@ -152,6 +152,43 @@ def test_out_in_place_and_alignment(
         assert_same_bits([y, *moments, *gradients], expected, f"offsets {offset} and {2 * offset}")
 
 
+@pytest.mark.parametrize("where", [None, "rows", "elements"])
+@pytest.mark.parametrize("shape", [(40, 64), (40, 128), (90, 24), (4, 8, 8, 64), (5, 12, 9, 6)], ids=str)
+@pytest.mark.parametrize("fused", [False, True], ids=["", "fused"])
+@pytest.mark.parametrize("op", ["batch_norm", "group_norm"])
+def test_columns_written_anywhere(
+    isa: str,
+    op: str,
+    fused: bool,
+    shape: tuple[int, ...],
+    where: str | None,
+    dtype: Any,
+    rng: np.random.Generator,
+) -> None:
+    """Rows that are whole lines of the cache are shifted to begin where a line does."""
+    x, dy, weight, bias = arrays(shape, -1, dtype, rng, op)
+    groups = (2,) if op == "group_norm" else ()
+    options: dict[str, Any] = {"axis": -1}
+    fusion: dict[str, Any] = {"activation": "relu"} if fused else {}
+    if fused and op == "batch_norm":
+        fusion["residual"] = rng.standard_normal(shape).astype(dtype)
+    if where:
+        options["where"] = rng.random((*shape[:-1], 1) if where == "rows" else shape) < 0.7
+    forward, backward = getattr(nk, op), getattr(nk, f"{op}_backward")
+    y, moments = forward(x, *groups, weight, bias, return_moments=True, **options, **fusion)
+    dx = backward(dy, x, moments, weight, **options).dx
+    room = np.empty(x.size + 64, dtype)
+    for offset in range(64):
+        out = room[offset : offset + x.size].reshape(shape)
+        _, again = forward(x, *groups, weight, bias, out=out, return_moments=True, **options, **fusion)
+        assert out.tobytes() == y.tobytes(), f"y, {offset} elements on"
+        assert not fused or again.active.tobytes() == moments.active.tobytes(), (
+            f"active, {offset} elements on"
+        )
+        backward(dy, x, moments, weight, out=out, **options)
+        assert out.tobytes() == dx.tobytes(), f"dx, {offset} elements on"
+
+
 def test_layer_norm_rows_do_not_depend_on_the_batch(isa: str, dtype: Any, rng: np.random.Generator) -> None:
     for cols in (7, 64, 1000, 5000):
         x, dy = (rng.standard_normal((23, cols)).astype(dtype) for _ in range(2))

@@ -355,10 +355,10 @@ class Coefficients {
 
   // body(offset, block, first column, reach) for what some rows write to `to`, in blocks whose rows begin at a column.
   template <class F>
-  void each_block(const T* to, Reach reach, Share rows, F&& body) const {
+  void each_block(const T* to, Share rows, bool shifts, Reach reach, F&& body) const {
     if (rows.begin >= rows.end) return;
     if (complete_)
-      return each_flat_block(to, matrix_.cols(), matrix_.all_rows(), matrix_.shape().size(), rows, reach, body);
+      return each_flat_block(to, matrix_.cols(), matrix_.all_rows(), matrix_.shape().size(), rows, shifts, reach, body);
     const auto part = [&](const Piece& piece) {
       for (Index begin = 0; begin < piece.block.cols;) {
         Index stop = begin;
@@ -426,7 +426,7 @@ void forward_by_columns(const BatchNormForward<T>& args, bool training, int thre
   };
   const auto apply = [&](Share rows) {
     if (args.y == nullptr) return;
-    coefficients.each_block(args.y, args.reach, rows,
+    coefficients.each_block(args.y, rows, true, args.reach,
                             [&](Index offset, const Block& block, Index first_col, Reach reach) {
                               kernel.column_affine(args.x + offset, args.y + offset, block,
                                                    coefficients.affine(first_col), from(args.fusion, offset), reach);
@@ -481,11 +481,10 @@ void backward_by_columns(const BatchNormBackward<T>& given, bool training, int t
     for (Index channel = channels.begin; channel < channels.end; ++channel)
       set(channel, channel_gradient(args, channel, sums.mean(channel), sums.sums(channel)));
   };
-  // Rows that a mask takes or leaves begin where they begin: streaming stores would shift them.
-  const Reach reach_of_all = mask ? std::min(args.reach, Reach::far) : args.reach;
   const auto apply = [&](Share rows) {
+    // A mask of the gradient goes by whole rows.
     coefficients.each_block(
-        args.dx, reach_of_all, rows, [&](Index offset, const Block& block, Index first_col, Reach reach) {
+        args.dx, rows, !mask, args.reach, [&](Index offset, const Block& block, Index first_col, Reach reach) {
           const T* dy = args.dy + offset;
           T* dx = args.dx + offset;
           const Passage passage = passage_of(args, offset);

@@ -170,7 +170,8 @@ void each_block(const ImageChunks<T>& chunks, Index groups, const bool* all_done
   const bool* done = all_done + image * groups;
   if (std::none_of(done, done + groups, [](bool one) { return one; }))
     return each_flat_block(
-        to + start, chunks.cols(), chunks.all_rows(), chunks.all_rows() * chunks.cols(), chunks.rows_of(chunk), reach,
+        to + start, chunks.cols(), chunks.all_rows(), chunks.all_rows() * chunks.cols(), chunks.rows_of(chunk), true,
+        reach,
         [&](Index offset, const Block& block, Index col, Reach reached) { body(start + offset, block, col, reached); });
   for (Index group = 0; group < groups;) {
     Index end = group;
