@@ -122,10 +122,10 @@ NORMKIT_INLINE void two_pass_tile_statistics(const LayerNormForward<T>& args, Ro
 template <bool centered, class T>
 NORMKIT_INLINE void one_pass_tile_statistics(const LayerNormForward<T>& args, RowTile<T>& tile) {
   constexpr int groups = most_tile_rows / static_cast<int>(wide_lanes);
-  Vec<double> sums[groups][wide_lanes] = {}, squares[groups][wide_lanes] = {};
+  Vec<double> sums[groups][wide_lanes], squares[groups][wide_lanes];
   const T* x = args.x + tile.first * args.cols;
   const auto put = [&](Index r, const Powers& row) {
-    sums[r / wide_lanes][r % wide_lanes] = row.sums.one_vector().hi;
+    sums[r / wide_lanes][r % wide_lanes] = centered ? row.sums.one_vector().hi : Vec<double>{};
     squares[r / wide_lanes][r % wide_lanes] = row.squares.one_vector().hi;
   };
   Index r = 0;
@@ -140,6 +140,7 @@ NORMKIT_INLINE void one_pass_tile_statistics(const LayerNormForward<T>& args, Ro
     add_powers<centered>(x + r * args.cols, args.cols, row, tile.rows * args.cols);
     put(r, row);
   }
+  for (; r % wide_lanes != 0; ++r) put(r, Powers{});
   for (Index first = 0; first < tile.rows; first += wide_lanes) {
     const Index left = tile.rows - first, group = first / wide_lanes;
     finish_rows(args, tile, first, left < wide_lanes ? left : wide_lanes, sums[group], squares[group]);

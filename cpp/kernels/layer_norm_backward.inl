@@ -50,10 +50,10 @@ template <class T>
 void gradient_sums(const T* dy, const T* x, Runs runs, Index channels, const Sum* mean, Passage passage,
                    GradientSums* out, Index ahead) {
   with_passage(passage, [&](auto passes) {
-    if (channels == 1)
-      run_gradients<1>(dy, x, runs, 1, mean, passes, out, ahead);
-    else
-      run_gradients<most_channels>(dy, x, runs, channels, mean, passes, out, ahead);
+    if (channels > 1 && runs.outer > 1)
+      return run_gradients<most_channels>(dy, x, runs, channels, mean, passes, out, ahead);
+    for (Index c = 0, first = 0; c < channels; ++c, first += runs.inner)
+      run_gradients<1>(dy + first, x + first, runs, 1, mean + c, passes.from(first), out + c, ahead);
   });
 }
 
