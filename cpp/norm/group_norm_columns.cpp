@@ -78,14 +78,17 @@ class ImageChunks {
 // body(part, wait): members take whole images where there are enough for all, one after the other, so that the sweep
 // that follows finds in the near caches what the first has read, and nobody waits; else they share everything.
 struct Part {
-  Share chunks, images, groups;  // these groups of each image
-  Index all_groups;
+  Share chunks, groups;  // counted through the batch
+  Index groups_each;     // of an image
 
-  // visit(image, groups counted through the batch)
+  // visit(image, its groups among these)
   template <class F>
   void each_image(F&& visit) const {
-    for (Index image = images.begin; image < images.end && groups.begin < groups.end; ++image)
-      visit(image, Share{image * all_groups + groups.begin, image * all_groups + groups.end});
+    for (Index begin = groups.begin; begin < groups.end;) {
+      const Index image = begin / groups_each, end = std::min(groups.end, (image + 1) * groups_each);
+      visit(image, Share{begin, end});
+      begin = end;
+    }
   }
 };
 template <class T, class F>
@@ -94,9 +97,10 @@ void each_part(const Team& team, const GroupShape& shape, const ImageChunks<T>& 
   if (shape.batch % team.size == 0 || shape.batch >= 8 * team.size) {
     const Share images = team.share(shape.batch);
     for (Index image = images.begin; image < images.end; ++image)
-      body(Part{{image * each, (image + 1) * each}, {image, image + 1}, {0, shape.groups}, shape.groups}, [] {});
+      body(Part{{image * each, (image + 1) * each}, {image * shape.groups, (image + 1) * shape.groups}, shape.groups},
+           [] {});
   } else {
-    body(Part{team.share(chunks.count()), {0, shape.batch}, team.share(shape.groups), shape.groups},
+    body(Part{team.share(chunks.count()), team.share(shape.batch * shape.groups), shape.groups},
          [&] { team.barrier(); });
   }
 }
