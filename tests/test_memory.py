@@ -100,7 +100,7 @@ def test_rows_from_output(name: str, shape: tuple[int, int], in_place: bool, dty
     wide = np.array(x, np.float64)
     y, moments = forward(x, weight, bias, out=x, return_moments=True)
     expected = backward(np.array(dy, np.float64), wide, moments, weight.astype(np.float64))
-    got = backward(dy, y, moments, weight, bias=bias, from_output=True, out=y if in_place else None)
+    got = backward(dy, None, moments, weight, bias=bias, y=y, out=y if in_place else None)
     assert not in_place or got.dx is y
     assert_recovered(got, expected, wide, moments.rstd[:, None], dy, weight, bias, dtype)
 
@@ -131,12 +131,10 @@ def test_channels_from_output(
     )
     dz = np.array(dy, np.float64) * (1.0 if slope is None else np.where(z < 0, slope, 1.0))
     expected = nk.batch_norm_backward(
-        dz, wide, nk.Moments(*moments), weight.astype(np.float64), training=training
+        dz, wide, nk.Moments(*moments, training=training), weight.astype(np.float64)
     )
     results = [
-        nk.batch_norm_backward(
-            dy, y, moments, weight, bias=bias, from_output=True, training=training, num_threads=n
-        )
+        nk.batch_norm_backward(dy, moments=moments, weight=weight, bias=bias, y=y, num_threads=n)
         for n in (1, 3)
     ]
     for one, other in zip(*results, strict=True):
@@ -175,7 +173,7 @@ def test_nothing_counts_in_a_channel() -> None:
     y, moments = nk.batch_norm(
         x, weight, bias, where=where, activation="leaky_relu", out=x, return_moments=True
     )
-    gradients = nk.batch_norm_backward(dy, y, moments, weight, bias=bias, from_output=True, where=where)
+    gradients = nk.batch_norm_backward(dy, None, moments, weight, bias=bias, y=y)
     assert gradients.dweight[1] == 0
     assert (gradients.dx[:, 1] == 0).all()
     assert np.isfinite(gradients.dx).all()
@@ -189,21 +187,22 @@ def test_what_cannot_be_undone() -> None:
     x = normal(8, 4)
     weight, bias = np.ones(4, F32), np.zeros(4, F32)
     y, moments = nk.batch_norm(x, weight, bias, activation="relu", return_moments=True)
-    with refused(ValueError, "from_output: relu leaves nothing of x where y is 0"):
-        nk.batch_norm_backward(x, y, moments, weight, bias=bias, from_output=True)
+    with refused(ValueError, "y= cannot serve after relu, which leaves nothing of x where y is 0"):
+        nk.batch_norm_backward(x, None, moments, weight, bias=bias, y=y)
     y, moments = nk.batch_norm(x, weight, bias, activation="leaky_relu", return_moments=True)
-    with refused(ValueError, "leaky_relu works on its result: pass y in place of x, and from_output=True"):
+    with refused(ValueError, "leaky_relu works on its result: pass y= and x=None"):
         nk.batch_norm_backward(x, x, moments, weight)
-    with refused(ValueError, "a residual cannot be told from y"):
-        nk.batch_norm_backward(x, y, moments, weight, bias=bias, from_output=True, return_dresidual=True)
+    with refused(ValueError, "y= cannot serve with a residual, which cannot be told from y; pass x"):
+        nk.batch_norm_backward(x, None, moments, weight, bias=bias, y=y, return_dresidual=True)
     weight[2] = 0
-    with refused(ValueError, r"from_output divides y by weight.*element 2 is 0.0: pass x"):
-        nk.batch_norm_backward(x, y, moments, weight, bias=bias, from_output=True)
+    with refused(ValueError, r"y= divides y by weight.*element 2 is 0.0: pass x"):
+        nk.batch_norm_backward(x, None, moments, weight, bias=bias, y=y)
     _, of_rows = nk.layer_norm(x, weight, bias, return_moments=True)
-    with refused(ValueError, r"from_output divides y by weight.*element 2 is 0.0: pass x"):
-        nk.layer_norm_backward(x, y, of_rows, weight, bias=bias, from_output=True)
-    with refused(ValueError, "y is not to be undone after gelu; pass x"):
-        nk.layer_norm_backward(x, y, of_rows, activation="gelu", from_output=True)
+    with refused(ValueError, r"y= divides y by weight.*element 2 is 0.0: pass x"):
+        nk.layer_norm_backward(x, None, of_rows, weight, bias=bias, y=y)
+    _, with_gelu = nk.layer_norm(x, activation="gelu", return_moments=True)
+    with refused(ValueError, "y= cannot serve after gelu, which has no inverse; pass x"):
+        nk.layer_norm_backward(x, None, with_gelu, y=y)
 
 
 @pytest.mark.parametrize("slope", [0.0, -0.1, 1e-9, float("nan"), float("inf")])

@@ -267,7 +267,8 @@ def test_errors_say_what_to_do(op: str) -> None:
     x = np.zeros((4, 3), np.float32)
     forward, backward = getattr(nk, op), getattr(nk, f"{op}_backward")
     _, moments = forward(x, return_moments=True)
-    calls = [lambda where: forward(x, where=where), lambda where: backward(x, x, moments, where=where)]
+    by_hand = nk.Moments(*moments, training=True)
+    calls = [lambda where: forward(x, where=where), lambda where: backward(x, x, by_hand, where=where)]
     for call in calls:
         with pytest.raises(TypeError, match=r"where must be bool, .*got int64; convert it with where.astype"):
             call(np.ones((4, 3), np.int64))
@@ -352,16 +353,21 @@ def test_a_batch_that_counts_nowhere_is_no_batch(rng: np.random.Generator) -> No
         stats.load_state_dict({**before, "samples": [1, 2]})
 
 
-def test_inference_takes_no_notice(rng: np.random.Generator) -> None:
-    x, dy, weight, bias = operands((6, 3), 1, np.float32, rng)
-    stats, where = RunningStats(3), rng.random((6, 3)) < 0.5
-    y, moments = nk.batch_norm(x, weight, bias, stats=stats, training=False, return_moments=True)
-    np.testing.assert_array_equal(nk.batch_norm(x, weight, bias, stats=stats, training=False, where=where), y)
-    expected = nk.batch_norm_backward(dy, x, moments, weight, training=False)
-    for a, b in zip(
-        nk.batch_norm_backward(dy, x, moments, weight, training=False, where=where), expected, strict=True
+@pytest.mark.parametrize("form", [(6, 3), (3,), (7, 7), ()])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_where_no_statistics_are_taken_a_mask_is_refused(frozen: bool, form: Any) -> None:
+    x = np.zeros((6, 3), np.float32)
+    stats = RunningStats(3)
+    stats.frozen = frozen
+    where = np.ones(form, bool)
+    with pytest.raises(
+        ValueError, match=r"where chooses the elements that statistics are taken of.*leave where out"
     ):
-        np.testing.assert_array_equal(a, b)
+        nk.batch_norm(x, stats=stats, training=frozen, where=where)
+    _, moments = nk.batch_norm(x, stats=stats, training=False, return_moments=True)
+    where[...] = False
+    with pytest.raises(ValueError, match="leave where out"):
+        nk.batch_norm_backward(x, x, moments, where=where)
 
 
 def test_a_layers_counts_of_each_channel_are_saved(rng: np.random.Generator) -> None:

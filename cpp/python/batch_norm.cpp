@@ -238,7 +238,7 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                    const py::object& axis, const py::object& where, bool return_dresidual, const py::object& out,
                    const py::object& num_threads) {
   const Operation op{"batch_norm_backward"};
-  const py::array x = checked_input(op, "x", x_object);
+  const py::array x = checked_input(op, from_output ? "y" : "x", x_object);
   const Scalar scalar = scalar_of(x);
   const ChannelView view(x, checked_axis(op, axis, x.ndim()));
   const py::array dy = checked_like(op, "dy", dy_object, scalar, shape_of(x));
@@ -248,16 +248,18 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.channels());
   if (from_output) {
     if (!active_object.is_none())
-      op.value_error("from_output: relu leaves nothing of x where y is 0; take activation='leaky_relu', or pass x");
-    if (return_dresidual) op.value_error("from_output: a residual cannot be told from y; pass x");
+      op.value_error(
+          "y= cannot serve after relu, which leaves nothing of x where y is 0; take activation='leaky_relu', "
+          "or pass x");
+    if (return_dresidual) op.value_error("y= cannot serve with a residual, which cannot be told from y; pass x");
     check_invertible(op, weight, scalar);
   } else if (!slope.is_none()) {
-    op.value_error("the backward pass of leaky_relu works on its result: pass y in place of x, and from_output=True");
+    op.value_error("the backward pass of leaky_relu works on its result: pass y= and x=None");
   }
   const Mask mask = view.mask(checked_where(op, where, x));
   const py::object target = checked_out(op, out, x,
                                         {{"dy", dy_object, true},
-                                         {"x", x_object, true},
+                                         {from_output ? "y" : "x", x_object, true},
                                          {"weight", weight_object, false},
                                          {"bias", bias_object, false},
                                          {"moments.mean", mean_object, false},
@@ -267,7 +269,11 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const KeptBits active(op, view, active_object);
   const py::array upstream = view.matched(dy);
   Destination output = view.result(target, {&upstream, &view.array()});
-  py::array dresidual = return_dresidual ? new_result_like(view.array()).array : no_array();
+  // Without an activation the gradient of the residual is dy, and the plan need not know of it.
+  const bool passes_all = return_dresidual && active.object().is_none();
+  py::array dresidual = !return_dresidual ? no_array()
+                        : passes_all      ? copy_in_layout(upstream, view.array())
+                                          : new_result_like(view.array()).array;
   py::array dweight = empty(real_of(scalar), view.channels()), dbias = empty(real_of(scalar), view.channels());
   const Index bytes = (return_dresidual ? 4 : 3) * x.nbytes();
   const int threads = threads_for(bytes, checked_threads(op, num_threads));
@@ -285,7 +291,7 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                     output.reach(),
                                     mask.where,
                                     active.bits(),
-                                    return_dresidual ? writable<T>(dresidual) : nullptr,
+                                    return_dresidual && !passes_all ? writable<T>(dresidual) : nullptr,
                                     nullptr,
                                     from_output,
                                     optional_data<Real<T>>(bias),

@@ -25,6 +25,11 @@ class ChannelView {
       array_ = contiguous(x);
       is_dense(array_, order);
     }
+    // A single channel lies anywhere. Where every image has statistics of its own, it begins each image.
+    if (batch_first && x.shape(axis) == 1) {
+      order.erase(std::find(order.begin(), order.end(), axis));
+      order.insert(std::find(order.begin(), order.end(), 0) + 1, axis);
+    }
     shape_ = {1, x.shape(axis), 1};
     bool before = true;
     for (const int i : order) {

@@ -176,10 +176,9 @@ void check_invertible(const Operation& op, const py::array& weight, Scalar scala
     for (Index i = 0; i < weight.size(); ++i) {
       const double size = std::fabs(static_cast<double>(values[i]));
       if (!(size >= least && size <= 1.0 / least))
-        op.value_error("from_output divides y by weight, whose sizes must lie between 2**" +
-                       std::to_string(std::ilogb(least)) + " and 2**" + std::to_string(-std::ilogb(least)) +
-                       "; element " + std::to_string(i) + " is " + std::string(py::str(py::float_(values[i]))) +
-                       ": pass x");
+        op.value_error("y= divides y by weight, whose sizes must lie between 2**" + std::to_string(std::ilogb(least)) +
+                       " and 2**" + std::to_string(-std::ilogb(least)) + "; element " + std::to_string(i) + " is " +
+                       std::string(py::str(py::float_(values[i]))) + ": pass x");
     }
   });
 }

@@ -139,7 +139,7 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                    const py::object& axis, const py::object& where, const py::object& activation_name, bool from_output,
                    const py::object& out, const py::object& num_threads) {
   const Operation op{centered ? "layer_norm_backward" : "rms_norm_backward"};
-  const py::array x = checked_input(op, "x", x_object);
+  const py::array x = checked_input(op, from_output ? "y" : "x", x_object);
   const Scalar scalar = scalar_of(x);
   const RowView view(x, checked_axes(op, axis, x.ndim()));
   const py::array dy = checked_like(op, "dy", dy_object, scalar, shape_of(x));
@@ -151,12 +151,12 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const Activation activation = checked_activation(op, activation_name);
   if (from_output) {
     if (activation != Activation::none)
-      op.value_error("from_output: y is not to be undone after " + activation_name.cast<std::string>() + "; pass x");
+      op.value_error("y= cannot serve after " + activation_name.cast<std::string>() + ", which has no inverse; pass x");
     check_invertible(op, weight, scalar);
   }
   const py::object target = checked_out(op, out, x,
                                         {{"dy", dy_object, true},
-                                         {"x", x_object, true},
+                                         {from_output ? "y" : "x", x_object, true},
                                          {"weight", weight_object, false},
                                          {"bias", bias_object, false},
                                          {"moments.mean", mean_object, false},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from normkit._numerics import default_arithmetic
 
 __all__ = ["BatchMoments", "Bits", "Count", "Moments", "NormGradients", "ResidualGradients", "as_count"]
 
@@ -24,18 +27,19 @@ def as_count(numbers: Any) -> Count:
     return int(array.flat[0]) if array.size and (array == array.flat[0]).all() else array
 
 
-class _MeanAndRstd(NamedTuple):
-    mean: F64
-    rstd: F64
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """The statistics that a forward pass used, and all else that its backward pass has to know.
 
+    What a forward pass returns is complete: the backward pass takes axis, mask and activation from here, and an
+    argument that contradicts them is a ValueError. Moments made by hand, ``Moments(mean, rstd)``, leave the rest to
+    the arguments of the backward pass.
 
-class Moments(_MeanAndRstd):
-    """The statistics that a forward pass used, as the backward pass wants them.
-
-    Both are float64, whatever the dtype of x: a float32 mean would be wrong by 3 % of a standard
+    Mean and rstd are float64, whatever the dtype of x: a float32 mean would be wrong by 3 % of a standard
     deviation at mean/σ = 1e6, and the gradient would inherit it.
 
-    It unpacks as ``mean, rstd = moments``.
+    It unpacks as ``mean, rstd = moments``. It is frozen; `dataclasses.replace` makes another one with some fields
+    changed. Copies, pickles and comparisons take in every field.
 
     Attributes
     ----------
@@ -44,29 +48,130 @@ class Moments(_MeanAndRstd):
         (batch, groups). RMS norm: zeros.
     rstd : ndarray of float64
         1 / sqrt(variance + eps), with the biased (population) variance; shaped as `mean`.
-    active : ndarray of uint8, optional
-        Where the operation ended in relu, and had a channel axis: a bit for each element of x in the order of
-        memory, 1 where the gradient passes, and some bytes more. None otherwise.
+    operation : str, optional
+        The function that made them, "batch_norm" for one. None: made by hand.
+    training : bool, optional
+        Whether they are the statistics of x (True) or constants, such as running statistics (False). None: not known.
+    axis : int or tuple of int, optional
+        The channel axis, or the normalized axes, counted from the first. None: not known.
+    eps : float, optional
+        What was added to the variance for `rstd`.
+    where : ndarray of bool, optional
+        The mask of the forward pass: the array itself, not a copy.
+    activation : str, optional
+        What the operation ended in.
     negative_slope : float, optional
-        Where the operation ended in leaky_relu: its slope below 0. None otherwise.
+        Where that was leaky_relu: its slope below 0.
+    active : ndarray of uint8, optional
+        Where that was relu, and the operation has a channel axis: a bit for each element of x in the order of
+        memory, 1 where the gradient passes, and some bytes more.
+    dropout : float
+        `add_layer_norm` and `add_rms_norm`: the probability that an element became 0.
+    seed : int
+        The seed of that dropout.
+    has_weight, has_bias : bool
+        Whether the forward pass had a weight and a bias, which the backward pass then needs as well.
     """
 
-    active: Bits = None
+    mean: F64
+    rstd: F64
+    _: KW_ONLY
+    operation: str | None = None
+    training: bool | None = None
+    axis: int | tuple[int, ...] | None = None
+    eps: float | None = None
+    where: Any = None
+    activation: str | None = None
     negative_slope: float | None = None
+    active: Bits = field(default=None, repr=False)
+    dropout: float = 0.0
+    seed: int = 0
+    has_weight: bool = False
+    has_bias: bool = False
 
-    def __new__(cls, mean: F64, rstd: F64, active: Bits = None, negative_slope: float | None = None) -> Self:
-        """Take arrays as they are."""
-        moments = super().__new__(cls, mean, rstd)
-        if active is not None:
-            moments.active = active
-        if negative_slope is not None:
-            moments.negative_slope = negative_slope
+    def __post_init__(self) -> None:
+        for name in ("mean", "rstd"):
+            value = getattr(self, name)
+            if not isinstance(value, np.ndarray):
+                object.__setattr__(self, name, _numbers(f"{type(self).__name__}: {name}", value))
+        keeps_bits = self.operation in ("batch_norm", "group_norm", "instance_norm")
+        if keeps_bits and self.activation == "relu" and self.active is None:
+            raise ValueError(
+                f"{type(self).__name__}: the gradient of relu needs active, the bits of the forward pass; got None"
+            )
+
+    @classmethod
+    def _of(
+        cls,
+        operation: str,
+        mean: F64,
+        rstd: F64,
+        training: bool,
+        axis: int | tuple[int, ...],
+        eps: float,
+        where: Any,
+        activation: str | None,
+        weight: Any,
+        bias: Any,
+        more: dict[str, Any] | None = None,
+    ) -> Self:
+        """Return what a forward pass knows. A frozen dataclass would take two microseconds to set its fields."""
+        moments = object.__new__(cls)
+        own = moments.__dict__
+        own["operation"] = operation
+        own["mean"] = mean
+        own["rstd"] = rstd
+        own["training"] = training
+        own["axis"] = axis
+        own["eps"] = float(eps)
+        own["where"] = where
+        own["activation"] = activation
+        own["has_weight"] = weight is not None
+        own["has_bias"] = bias is not None
+        if more is not None:
+            own.update(more)
         return moments
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.mean, self.rstd, self.active, self.negative_slope)
+    def _with(self, **changes: Any) -> Self:
+        """Return the same with some fields changed, unchecked."""
+        moments = object.__new__(type(self))
+        moments.__dict__.update(self.__dict__, **changes)
+        return moments
+
+    def __iter__(self) -> Iterator[F64]:
+        return iter((self.mean, self.rstd))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> F64:
+        return (self.mean, self.rstd)[index]
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]
 
 
+def _numbers(what: str, value: Any) -> F64:
+    try:
+        if value is None:  # which NumPy would take for NaN
+            raise TypeError
+        return np.array(value, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} must be an array of numbers, got {type(value).__name__}") from None
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        one, other = np.asarray(one), np.asarray(other)
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    return bool(one == other)
+
+
+@dataclass(frozen=True, eq=False)
 class BatchMoments(Moments):
     """Moments of the channels of a mini-batch, with what it takes to merge them and to keep running statistics.
 
@@ -75,7 +180,7 @@ class BatchMoments(Moments):
     Attributes
     ----------
     mean, rstd : ndarray of float64, shape (channels,)
-        See `Moments`.
+        See `Moments`, also for the fields that are not named here.
     var : ndarray of float64, shape (channels,)
         Biased variance: divided by `samples`.
     samples : int, or ndarray of int64, shape (channels,)
@@ -90,29 +195,7 @@ class BatchMoments(Moments):
 
     var: F64
     samples: Count
-    eps: float
-
-    def __new__(
-        cls,
-        mean: F64,
-        rstd: F64,
-        var: F64,
-        samples: Count,
-        eps: float,
-        active: Bits = None,
-        negative_slope: float | None = None,
-    ) -> Self:
-        """Take arrays as they are."""
-        moments = super().__new__(cls, mean, rstd, active, negative_slope)
-        moments.var, moments.samples, moments.eps = var, samples, eps
-        return moments
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        statistics = self.mean, self.rstd, self.var, self.samples, self.eps
-        return type(self), (*statistics, self.active, self.negative_slope)
-
-    def __repr__(self) -> str:
-        return f"BatchMoments(mean={self.mean}, var={self.var}, samples={self.samples}, eps={self.eps})"
+    eps: float = field(kw_only=True)
 
     @staticmethod
     def merged(parts: Iterable[BatchMoments]) -> BatchMoments:
@@ -175,15 +258,15 @@ class BatchMoments(Moments):
             Added to the variance for rstd.
         """
         # Means relative to the first one, so that nothing is lost where the mean is much larger than σ.
-        first = (samples > 0).argmax(axis=0)
-        pivot = np.take_along_axis(mean, first[None], axis=0)[0]
-        total = samples.sum(axis=0)
-        share = samples / np.maximum(total, 1)
-        shift = np.add.reduce(share * (mean - pivot), axis=0)
-        merged = np.add.reduce(share * (var + np.square(mean - pivot - shift)), axis=0)
-        with np.errstate(divide="ignore"):  # of equal values without eps it is infinite, as in batch_moments
+        with default_arithmetic():
+            first = (samples > 0).argmax(axis=0)
+            pivot = np.take_along_axis(mean, first[None], axis=0)[0]
+            total = samples.sum(axis=0)
+            share = samples / np.maximum(total, 1)
+            shift = np.add.reduce(share * (mean - pivot), axis=0)
+            merged = np.add.reduce(share * (var + np.square(mean - pivot - shift)), axis=0)
             rstd = np.where(total > 0, 1.0 / np.sqrt(merged + eps), 0.0)
-        return BatchMoments(pivot + shift, rstd, merged, as_count(total), eps)
+        return BatchMoments(pivot + shift, rstd, merged, as_count(total), operation="batch_moments", eps=eps)
 
 
 class NormGradients(NamedTuple):
@@ -204,7 +287,8 @@ class NormGradients(NamedTuple):
     dbias: NDArray[Any]
 
 
-class ResidualGradients(NormGradients):
+@dataclass(frozen=True, eq=False)
+class ResidualGradients:
     """The same where a residual was added; it unpacks as ``dx, dweight, dbias``.
 
     Attributes
@@ -215,15 +299,19 @@ class ResidualGradients(NormGradients):
         Gradient with respect to the residual; shape and dtype of x.
     """
 
+    dx: NDArray[Any]
+    dweight: NDArray[Any]
+    dbias: NDArray[Any]
     dresidual: NDArray[Any]
 
-    def __new__(
-        cls, dx: NDArray[Any], dweight: NDArray[Any], dbias: NDArray[Any], dresidual: NDArray[Any]
-    ) -> Self:
-        """Take arrays as they are."""
-        gradients = super().__new__(cls, dx, dweight, dbias)
-        gradients.dresidual = dresidual
-        return gradients
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter((self.dx, self.dweight, self.dbias))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (*self, self.dresidual)
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        return (self.dx, self.dweight, self.dbias)[index]
+
+    __eq__ = Moments.__eq__
+    __hash__ = None  # type: ignore[assignment]

@@ -7,7 +7,8 @@ weights.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from normkit import ops
 from normkit._checks import positive_integer
+from normkit._numerics import default_arithmetic
 from normkit.moments import BatchMoments, Moments, NormGradients
+from normkit.ops._context import completed, require_parameters
 from normkit.stats import RunningStats
 
 __all__ = [
@@ -41,7 +44,7 @@ def ghost_batch_norm(
     eps: float = 1e-5,
     out: Array | None = None,
     num_threads: int | None = None,
-) -> tuple[Array, list[BatchMoments]]:
+) -> tuple[Array, list[Moments]]:
     """Batch norm in training over virtual mini-batches: each `ghost_size` samples have statistics of their own [1]_.
 
     Parameters
@@ -53,7 +56,8 @@ def ghost_batch_norm(
     ghost_size : int
         Samples of a virtual batch, 1 or more. The last one has what is left.
     stats : RunningStats, optional
-        Takes one step for each virtual batch, in order, as in [1]_. Inference is that of `batch_norm`.
+        Takes one step for each virtual batch, in order, as in [1]_. Frozen statistics are used as they are, as by
+        `batch_norm`, whose inference is that of ghost batch norm too.
     axis : int, default 1
         The channel axis; not 0.
     eps, out, num_threads
@@ -63,8 +67,8 @@ def ghost_batch_norm(
     -------
     y : ndarray
         Shape and dtype of x; `out` if that was given.
-    moments : list of BatchMoments
-        One for each virtual batch; `ghost_batch_norm_backward` needs them.
+    moments : list of Moments
+        One for each virtual batch, `BatchMoments` unless `stats` are frozen; `ghost_batch_norm_backward` needs them.
 
     Raises
     ------
@@ -85,6 +89,7 @@ def ghost_batch_norm(
         )
     y = np.empty_like(x) if out is None else out
     _check_out("ghost_batch_norm", x, y)
+    frozen = stats if stats is not None and stats.frozen else None
     moments = []
     for start in starts:
         part = slice(start, start + ghost_size)
@@ -92,16 +97,17 @@ def ghost_batch_norm(
             x[part],
             weight,
             bias,
+            stats=frozen,
             axis=axis,
             eps=eps,
             out=y[part],
             return_moments=True,
             num_threads=num_threads,
         )
-        assert isinstance(its_moments, BatchMoments)
         moments.append(its_moments)
-    if stats is not None:
+    if stats is not None and frozen is None:
         for its_moments in moments:
+            assert isinstance(its_moments, BatchMoments)
             stats.update(its_moments)
     return y, moments
 
@@ -109,11 +115,11 @@ def ghost_batch_norm(
 def ghost_batch_norm_backward(
     dy: Array,
     x: Array,
-    moments: list[BatchMoments],
+    moments: Sequence[Moments],
     weight: Array | None = None,
     *,
     ghost_size: int,
-    axis: int = 1,
+    axis: int | None = None,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> NormGradients:
@@ -123,7 +129,7 @@ def ghost_batch_norm_backward(
     ----------
     dy, x, weight, axis, out, num_threads
         See `normkit.batch_norm_backward`.
-    moments : list of BatchMoments
+    moments : sequence of Moments
         What ``ghost_batch_norm(x, ...)`` returned.
     ghost_size : int
         The same as there.
@@ -139,6 +145,14 @@ def ghost_batch_norm_backward(
         As for `ghost_batch_norm`, or if there are not as many moments as virtual batches.
     """
     op = "ghost_batch_norm_backward"
+    if not isinstance(moments, (list, tuple)):
+        raise TypeError(
+            f"{op}: moments must be a list of Moments, one for each virtual batch, got {type(moments).__name__}; "
+            "pass what ghost_batch_norm returned"
+        )
+    if axis is None:
+        own = moments[0].axis if moments and isinstance(moments[0], Moments) else None
+        axis = own if isinstance(own, int) else 1
     starts = _starts(op, x, ghost_size, axis)
     if len(moments) != len(starts):
         raise ValueError(
@@ -159,8 +173,9 @@ def ghost_batch_norm_backward(
         )
     if not gradients:
         return ops.batch_norm_backward(dy, x, ops.batch_moments(x, axis=axis), weight, axis=axis, out=out)
-    sums = (np.sum([g[k].astype(np.float64) for g in gradients], axis=0) for k in (1, 2))
-    return NormGradients(dx, *(s.astype(gradients[0].dweight.dtype) for s in sums))
+    with default_arithmetic():
+        sums = (np.sum([g[k].astype(np.float64) for g in gradients], axis=0) for k in (1, 2))
+        return NormGradients(dx, *(s.astype(gradients[0].dweight.dtype) for s in sums))
 
 
 def _starts(op: str, x: Any, ghost_size: int, axis: int) -> range:
@@ -180,6 +195,7 @@ def _check_out(op: str, x: Array, out: Any) -> None:
         raise ValueError(f"{op}: out must be {x.dtype} of shape {x.shape} like x")
 
 
+@dataclass(frozen=True, eq=False)
 class RenormMoments(BatchMoments):
     """Moments of a batch renormalization, with the factors that its gradient takes as constants.
 
@@ -265,7 +281,8 @@ def batch_renorm(
     x, weight, bias, axis, eps, out, num_threads
         See `normkit.batch_norm`.
     stats : RunningStats
-        Takes its step afterwards. Inference is that of `batch_norm`.
+        Takes its step afterwards. Inference is that of `batch_norm`; so is training while they are frozen, with r = 1
+        and d = 0.
     r_max, d_max : float
         At least 1 and 0, where it is a plain batch norm; see `RenormSchedule`.
 
@@ -291,20 +308,26 @@ def batch_renorm(
         raise ValueError(
             f"batch_renorm: stats must have {batch.mean.size} channels like x, got {stats.num_channels}"
         )
-    running = np.sqrt(stats.var.astype(np.float64) + eps)
-    r = np.clip(1.0 / (batch.rstd * running), 1.0 / r_max, r_max)
-    d = np.clip((batch.mean - stats.mean) / running, -d_max, d_max)
-    dtype = _parameter_dtype(x)
-    scale = (r if weight is None else r * weight).astype(dtype)
-    shift = (d if weight is None else d * weight).astype(np.float64)
-    shift = (shift if bias is None else shift + bias).astype(dtype)
-    y, _ = ops.batch_norm(
-        x, scale, shift, axis=axis, eps=eps, out=out, return_moments=True, num_threads=num_threads
-    )
-    stats.update(batch)
-    moments = RenormMoments(*batch, batch.var, batch.samples, batch.eps)
-    moments.r, moments.d = r, d
-    return y, moments
+    options: dict[str, Any] = {"axis": axis, "eps": eps, "out": out, "num_threads": num_threads}
+    if stats.frozen:
+        y, used = ops.batch_norm(x, weight, bias, stats=stats, return_moments=True, **options)
+        r, d = np.ones_like(used.mean), np.zeros_like(used.mean)
+        var = stats.var.astype(np.float64)
+    else:
+        with default_arithmetic():
+            running = np.sqrt(stats.var.astype(np.float64) + eps)
+            r = np.clip(1.0 / (batch.rstd * running), 1.0 / r_max, r_max)
+            d = np.clip((batch.mean - stats.mean) / running, -d_max, d_max)
+            dtype = _parameter_dtype(x)
+            scale = (r if weight is None else r * weight).astype(dtype)
+            shift = (d if weight is None else d * weight).astype(np.float64)
+            shift = (shift if bias is None else shift + bias).astype(dtype)
+        y, used = ops.batch_norm(x, scale, shift, return_moments=True, **options)
+        var = batch.var
+        stats.update(batch)
+    context = {f.name: getattr(used, f.name) for f in fields(Moments) if f.name not in ("mean", "rstd")}
+    context |= {"operation": "batch_renorm", "has_weight": weight is not None, "has_bias": bias is not None}
+    return y, RenormMoments(used.mean, used.rstd, var, batch.samples, r, d, **context)
 
 
 def batch_renorm_backward(
@@ -313,7 +336,7 @@ def batch_renorm_backward(
     moments: RenormMoments,
     weight: Array | None = None,
     *,
-    axis: int = 1,
+    axis: int | None = None,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> NormGradients:
@@ -341,14 +364,19 @@ def batch_renorm_backward(
             f"batch_renorm_backward: moments must be RenormMoments, got {type(moments).__name__}; "
             "pass what batch_renorm returned"
         )
-    dtype = _parameter_dtype(x)
-    scale = (moments.r if weight is None else moments.r * weight).astype(dtype)
+    op = "batch_renorm_backward"
+    known = completed(op, moments, ("batch_renorm",), x, axis=axis, default_axis=1)
+    require_parameters(op, known, weight, None, needs_bias=False)
+    with default_arithmetic():
+        scale = (known.r if weight is None else known.r * weight).astype(_parameter_dtype(x))
+    of_batch_norm = Moments(known.mean, known.rstd, training=known.training is not False, axis=known.axis)
     dx, dweight, dbias = ops.batch_norm_backward(
-        dy, x, Moments(*moments), scale, axis=axis, out=out, num_threads=num_threads
+        dy, x, of_batch_norm, scale, out=out, num_threads=num_threads
     )
     wanted = x.dtype if weight is None else weight.dtype
-    total = moments.r * dweight.astype(np.float64) + moments.d * dbias.astype(np.float64)
-    return NormGradients(dx, total.astype(wanted), dbias.astype(wanted))
+    with default_arithmetic():
+        total = known.r * dweight.astype(np.float64) + known.d * dbias.astype(np.float64)
+        return NormGradients(dx, total.astype(wanted), dbias.astype(wanted))
 
 
 def _parameter_dtype(x: Array) -> np.dtype[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from normkit import _core
+from normkit._numerics import default_arithmetic
 from normkit.moments import BatchMoments, Count, as_count
 
 __all__ = ["RunningStats"]
@@ -187,12 +188,13 @@ class RunningStats:
         parts = []
         for x in batches:
             mean, rstd, var, samples = _core.batch_moments(x, axis, 0.0, None, num_threads)
-            parts.append(BatchMoments(mean, rstd, var, samples, 0.0))
+            parts.append(BatchMoments(mean, rstd, var, samples, eps=0.0))
         if not parts:
             raise ValueError("RunningStats.from_batches: there is no batch; pass at least one")
         merged = BatchMoments.merged(parts)
         stats = cls(merged.mean.size, momentum, unbiased, dtype)
-        stats._store(merged.mean, merged.var * _correction(merged.samples, unbiased))
+        with default_arithmetic():
+            stats._store(merged.mean, merged.var * _correction(merged.samples, unbiased))
         stats.count = stats._var_count = sum(bool(part.samples) for part in parts)
         stats.samples = merged.samples
         return stats
@@ -276,15 +278,16 @@ class RunningStats:
         samples = moments.samples
         if self.frozen or not np.any(samples):
             return False
-        mean, var = moments.mean, moments.var * _correction(samples, self.unbiased)
-        if self.skip_nonfinite and not (np.isfinite(mean).all() and np.isfinite(moments.var).all()):
-            self.skipped += 1
-            return False
-        self._store(
-            _moved(self._mean, mean, self._weight(self.count + 1), samples > 0),
-            _moved(self._var, var, self._weight(self._var_count + 1), samples > 1),
-        )
-        self.note_step(samples)
+        with default_arithmetic():
+            mean, var = moments.mean, moments.var * _correction(samples, self.unbiased)
+            if self.skip_nonfinite and not (np.isfinite(mean).all() and np.isfinite(moments.var).all()):
+                self.skipped += 1
+                return False
+            self._store(
+                _moved(self._mean, mean, self._weight(self.count + 1), samples > 0),
+                _moved(self._var, var, self._weight(self._var_count + 1), samples > 1),
+            )
+            self.note_step(samples)
         return True
 
     def note_step(self, samples: Count) -> None:
@@ -294,7 +297,7 @@ class RunningStats:
         self.samples = as_count(self.samples + samples)
 
     def _store(self, mean: Array, var: Array) -> None:
-        with np.errstate(over="ignore"):
+        with default_arithmetic():
             self._mean[...], self._var[...] = mean, var
 
     def merge(self, other: RunningStats) -> None:
@@ -326,14 +329,17 @@ class RunningStats:
                 f"RunningStats.merge: unbiased is {self.unbiased} here and {other.unbiased} there; "
                 "make both by one convention"
             )
-        parts = []
-        for stats in (self, other):
-            var = stats._var.astype(np.float64) / _correction(stats.samples, self.unbiased)
-            parts.append(BatchMoments(stats._mean.astype(np.float64), var, var, stats.samples, 0.0))
-        merged = BatchMoments.merged(parts)
-        told = np.asarray(merged.samples) > 0
-        var = merged.var * _correction(merged.samples, self.unbiased)
-        self._store(np.where(told, merged.mean, self._mean), np.where(told, var, self._var))
+        with default_arithmetic():
+            parts = []
+            for stats in (self, other):
+                var = stats._var.astype(np.float64) / _correction(stats.samples, self.unbiased)
+                parts.append(
+                    BatchMoments(stats._mean.astype(np.float64), var, var, as_count(stats.samples), eps=0.0)
+                )
+            merged = BatchMoments.merged(parts)
+            told = np.asarray(merged.samples) > 0
+            var = merged.var * _correction(merged.samples, self.unbiased)
+            self._store(np.where(told, merged.mean, self._mean), np.where(told, var, self._var))
         self.count = as_count(self.count + other.count)
         self._var_count = as_count(self._var_count + other._var_count)
         self.samples = as_count(self.samples + other.samples)
@@ -343,7 +349,7 @@ class RunningStats:
         """Let the statistics stand still.
 
         A batch norm in training then normalizes with them, as constants, while its weight and bias go on
-        training (`normkit.batch_norm_backward` with ``training=False``, which the layer sees to).
+        training: the moments of such a pass know that they are constants.
         """
         self.frozen = True
 

@@ -7,6 +7,7 @@ all parts of the rank.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,8 @@ class PartedBatchNorm:
             )
         rows = self._chunks.gather(table)
         counts = np.broadcast_to(rows[:, -1:], (len(rows), c))
-        return BatchMoments.of_rows(rows[:, :c], rows[:, c:-1], counts, eps)
+        merged = BatchMoments.of_rows(rows[:, :c], rows[:, c:-1], counts, eps)
+        return replace(merged, operation="sync_batch_norm", axis=self._options["axis"])
 
     def normalize(
         self, parts: Sequence[Array], moments: BatchMoments, weight: Array | None, bias: Array | None
@@ -73,8 +75,9 @@ class PartedBatchNorm:
         self, dys: Sequence[Array], parts: Sequence[Array], moments: BatchMoments, weight: Array | None
     ) -> list[NormGradients]:
         """Gradients as if the moments were constants: dx lacks what the moments owe to x, dweight and dbias are sums."""
+        constants = Moments(moments.mean, moments.rstd, training=False)
         return [
-            ops.batch_norm_backward(dy, x, moments, weight, training=False, **self._options)
+            ops.batch_norm_backward(dy, x, constants, weight, **self._options)
             for dy, x in zip(dys, parts, strict=True)
         ]
 

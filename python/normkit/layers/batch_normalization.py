@@ -14,8 +14,9 @@ from normkit._checks import positive_integer
 from normkit.layers.base import LayerArguments, Shape
 from normkit.layers.normalization import NUM_THREADS, AffineNormalization, InitializerLike, RegularizerLike
 from normkit.layers.variable import Variable
-from normkit.moments import BatchMoments
+from normkit.moments import BatchMoments, NormGradients
 from normkit.small_batches import (
+    RenormMoments,
     RenormSchedule,
     batch_renorm,
     batch_renorm_backward,
@@ -121,7 +122,6 @@ class BatchNormalization(AffineNormalization):
         self.renorm = RenormSchedule(**renorm) if isinstance(renorm, dict) else renorm
         if self.ghost_size is not None and self.renorm is not None:
             raise ValueError("BatchNormalization: ghost_size and renorm exclude each other; pass one of them")
-        self._used_batch_moments = True
         self._holds_statistics = False
         self._held: list[BatchMoments] = []
 
@@ -212,13 +212,13 @@ class BatchNormalization(AffineNormalization):
                 x, gamma, beta, stats=self.stats, training=False, activation=activation, **common
             )
             return y
-        self._used_batch_moments = self.uses_batch_moments
-        holds = self._holds_statistics and self._used_batch_moments
-        if self._used_batch_moments and self.ghost_size is not None:
+        uses_batch = self.uses_batch_moments
+        holds = self._holds_statistics and uses_batch
+        if uses_batch and self.ghost_size is not None:
             y, moments = ghost_batch_norm(
                 x, gamma, beta, ghost_size=self.ghost_size, stats=self.stats, **common
             )
-        elif self._used_batch_moments and self.renorm is not None:
+        elif uses_batch and self.renorm is not None:
             r_max, d_max = self.renorm(int(np.max(self.stats.count)))
             y, moments = batch_renorm(x, gamma, beta, stats=self.stats, r_max=r_max, d_max=d_max, **common)
         else:
@@ -227,29 +227,30 @@ class BatchNormalization(AffineNormalization):
                 gamma,
                 beta,
                 stats=None if holds else self.stats,
-                training=self._used_batch_moments,
+                training=uses_batch,
                 activation=activation,
                 return_moments=True,
                 **common,
             )
             if holds:
                 self.take_moments(moments)
-        self._saved = x, moments, activation
+        self._saved = x, moments
         return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """See `normkit.batch_norm_backward`."""
-        x, moments, _ = self.saved()  # the activation is in the moments
+        x, moments = self.saved()
         gamma = self.affine()[0]
-        common: dict[str, Any] = {"axis": self.axis, "num_threads": NUM_THREADS}
-        if self._used_batch_moments and self.ghost_size is not None:
-            gradients = ghost_batch_norm_backward(dy, x, moments, gamma, ghost_size=self.ghost_size, **common)
-        elif self._used_batch_moments and self.renorm is not None:
-            gradients = batch_renorm_backward(dy, x, moments, gamma, **common)
-        else:
-            gradients = ops.batch_norm_backward(
-                dy, x, moments, gamma, training=self._used_batch_moments, **common
+        gradients: NormGradients
+        if isinstance(moments, list):
+            assert self.ghost_size is not None
+            gradients = ghost_batch_norm_backward(
+                dy, x, moments, gamma, ghost_size=self.ghost_size, num_threads=NUM_THREADS
             )
+        elif isinstance(moments, RenormMoments):
+            gradients = batch_renorm_backward(dy, x, moments, gamma, num_threads=NUM_THREADS)
+        else:
+            gradients = ops.batch_norm_backward(dy, x, moments, gamma, num_threads=NUM_THREADS)
         self.store(gradients)
         return gradients.dx if input_gradient else None
 
@@ -287,7 +288,7 @@ class BatchNormalization(AffineNormalization):
         """See `Layer.set_state`."""
         if state and self.stats is not None:
             held = [
-                BatchMoments(np.array(mean), np.array(rstd), np.array(var), samples, eps)
+                BatchMoments(np.array(mean), np.array(rstd), np.array(var), samples, eps=eps)
                 for mean, rstd, var, samples, eps in state.get("held", ())
             ]
             self.stats.load_state_dict({"mean": self.stats.mean, "var": self.stats.var, **state})

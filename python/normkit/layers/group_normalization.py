@@ -107,15 +107,13 @@ class GroupNormalization(AffineNormalization):
             y = ops.group_norm(x, self._count(), *self.affine(), **common)
             return y
         y, moments = ops.group_norm(x, self._count(), *self.affine(), return_moments=True, **common)
-        self._saved = x, moments, activation
+        self._saved = x, moments
         return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """See `normkit.ops.group_norm_backward`."""
-        x, moments, _ = self.saved()  # the activation is in the moments
-        gradients = ops.group_norm_backward(
-            dy, x, moments, self.affine()[0], axis=self.axis, num_threads=NUM_THREADS
-        )
+        x, moments = self.saved()
+        gradients = ops.group_norm_backward(dy, x, moments, self.affine()[0], num_threads=NUM_THREADS)
         self.store(gradients)
         return gradients.dx if input_gradient else None
 

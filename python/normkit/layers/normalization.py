@@ -54,7 +54,7 @@ class Normalization(Layer):
     def __init__(self, epsilon: float, **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(**kwargs)
         self.epsilon = finite(f"{type(self).__name__}: epsilon", epsilon)
-        self._saved: tuple[Array, Any, str | None] | None = None
+        self._saved: tuple[Array, Any] | None = None
 
     def fused_with(self, layer: Layer) -> str | None:
         """Return the name of the activation that `layer` is, if it can be part of this layer's pass, else None."""
@@ -72,8 +72,8 @@ class Normalization(Layer):
         """Return the normalized x, with the activation applied that `fused_with` has named."""
         raise NotImplementedError
 
-    def saved(self) -> tuple[Array, Any, str | None]:
-        """Input, moments and activation of the forward pass."""
+    def saved(self) -> tuple[Array, Any]:
+        """Input and moments of the forward pass."""
         if self._saved is None:
             raise self.fail("backward needs a forward pass with training=True before it")
         return self._saved
@@ -250,23 +250,14 @@ class LayerNormalization(_OverAxes, AffineNormalization):
             y = ops.layer_norm(x, gamma, beta, activation=activation, **common)
             return y
         y, moments = ops.layer_norm(x, gamma, beta, activation=activation, return_moments=True, **common)
-        self._saved = x, moments, activation
+        self._saved = x, moments
         return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """See `normkit.ops.layer_norm_backward`."""
-        x, moments, activation = self.saved()
+        x, moments = self.saved()
         gamma, beta = self.affine()
-        gradients = ops.layer_norm_backward(
-            dy,
-            x,
-            moments,
-            gamma,
-            bias=beta,
-            axis=self.axis,
-            activation=activation,
-            num_threads=NUM_THREADS,
-        )
+        gradients = ops.layer_norm_backward(dy, x, moments, gamma, bias=beta, num_threads=NUM_THREADS)
         self.store(gradients)
         return gradients.dx if input_gradient else None
 
@@ -311,21 +302,13 @@ class RMSNormalization(_OverAxes):
             y = ops.rms_norm(x, self.scale.value, activation=activation, **common)
             return y
         y, moments = ops.rms_norm(x, self.scale.value, activation=activation, return_moments=True, **common)
-        self._saved = x, moments, activation
+        self._saved = x, moments
         return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """See `normkit.ops.rms_norm_backward`."""
-        x, moments, activation = self.saved()
-        gradients = ops.rms_norm_backward(
-            dy,
-            x,
-            moments,
-            self.scale.value,
-            axis=self.axis,
-            activation=activation,
-            num_threads=NUM_THREADS,
-        )
+        x, moments = self.saved()
+        gradients = ops.rms_norm_backward(dy, x, moments, self.scale.value, num_threads=NUM_THREADS)
         if self.trainable:
             self.scale.grad[...] = gradients.dweight
         return gradients.dx if input_gradient else None

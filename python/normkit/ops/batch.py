@@ -8,9 +8,13 @@ from numpy.typing import NDArray
 
 from normkit import _core
 from normkit.moments import BatchMoments, Moments, NormGradients, ResidualGradients, as_count
+from normkit.ops._context import completed, from_first, input_or_output, require_parameters
 from normkit.stats import RunningStats
 
 __all__ = ["batch_moments", "batch_norm", "batch_norm_backward"]
+
+_COMPLETE = (BatchMoments, Moments)
+_new = tuple.__new__  # in half the time of NormGradients(...)
 
 Array = NDArray[Any]
 
@@ -85,14 +89,14 @@ def batch_norm(
         required.
     training : bool, default True
         Normalize with the statistics of the mini-batch (True) or of `stats` (False). Frozen `stats` are used
-        in training too: then the moments are constants (`batch_norm_backward` with training=False).
+        in training too. The moments know which it was, and `batch_norm_backward` goes by them.
     axis : int, default 1
         The channel axis. Every other axis is reduced.
     eps : float, default 1e-5
         Added to the variance; in units of x².
     where : ndarray of bool, optional
-        Broadcasts to x: the elements that mean and variance are taken of, in training, by default all. See
-        Notes.
+        Broadcasts to x: the elements that mean and variance are taken of, by default all. Only in training with
+        statistics that are not frozen. See Notes.
     residual : ndarray, optional
         Added to the normalized x, before the activation, in the same pass: shape and dtype of x.
     activation : {"relu", "leaky_relu"}, optional
@@ -119,8 +123,8 @@ def batch_norm(
     TypeError
         If an array has another dtype than those named, or not that of x.
     ValueError
-        If shapes, axis or eps do not fit, if inference has no `stats`, or if `out` is read-only or
-        overlaps an input in part.
+        If shapes, axis or eps do not fit, if inference has no `stats`, if `where` is given and no statistics are
+        taken, or if `out` is read-only or overlaps an input in part.
 
     Notes
     -----
@@ -137,7 +141,7 @@ def batch_norm(
     and has this backward pass alone. ::
 
         y, moments = batch_norm(x, weight, bias, activation="leaky_relu", out=x, return_moments=True)
-        dx, dweight, dbias = batch_norm_backward(dy, y, moments, weight, bias=bias, from_output=True)
+        dx, dweight, dbias = batch_norm_backward(dy, moments=moments, weight=weight, bias=bias, y=y)
 
     References
     ----------
@@ -145,7 +149,11 @@ def batch_norm(
     .. [2] S. Rota Bulò, L. Porzi, P. Kontschieder, "In-Place Activated BatchNorm for Memory-Optimized Training of
        DNNs", 2018, arXiv:1712.02616.
     """
-    slope = float(negative_slope) if activation == "leaky_relu" else None
+    if stats is not None and not isinstance(stats, RunningStats):
+        raise TypeError(
+            f"batch_norm: stats must be RunningStats, got {type(stats).__name__}; "
+            "for a mean and a variance of your own: stats = RunningStats(C); stats.mean, stats.var = mean, var"
+        )
     if training and (stats is None or not stats.frozen):
         # Statistics that any batch moves by one weight are moved on the way; others afterwards, by their own rules.
         # Those go along with weight 0, which moves nothing, so that they are checked before anything is written.
@@ -174,13 +182,24 @@ def batch_norm(
         if not returned:
             return result  # type: ignore[no-any-return]
         y, mean, rstd, var, samples, active = result
-        moments = BatchMoments(mean, rstd, var, as_count(samples), float(eps), active, slope)
+        slope = float(negative_slope) if activation == "leaky_relu" else None
+        more = {"var": var, "samples": as_count(samples), "active": active, "negative_slope": slope}
+        axes = from_first(axis, x.ndim)
+        of_batch = BatchMoments._of(
+            "batch_norm", mean, rstd, True, axes, eps, where, activation, weight, bias, more
+        )
         if plain is not stats and stats is not None:
-            stats.update(moments)
-        return (y, moments) if return_moments else y
+            stats.update(of_batch)
+        return (y, of_batch) if return_moments else y
     if stats is None:
         raise ValueError(
             "batch_norm: training=False normalizes with running statistics; pass stats=RunningStats(...)"
+        )
+    if where is not None:
+        why = "stats are frozen" if training else "training=False"
+        raise ValueError(
+            f"batch_norm: where chooses the elements that statistics are taken of, and {why}: none are taken; "
+            "leave where out"
         )
     result = _core.batch_norm_inference(
         x,
@@ -197,10 +216,13 @@ def batch_norm(
         return_moments,
         num_threads,
     )
-    if return_moments:
-        y, mean, rstd, _, _, active = result
-        return y, Moments(mean, rstd, active, slope)
-    return result  # type: ignore[no-any-return]
+    if not return_moments:
+        return result  # type: ignore[no-any-return]
+    y, mean, rstd, _, _, active = result
+    slope = float(negative_slope) if activation == "leaky_relu" else None
+    more = {"active": active, "negative_slope": slope}
+    axes = from_first(axis, x.ndim)
+    return y, Moments._of("batch_norm", mean, rstd, False, axes, eps, None, activation, weight, bias, more)
 
 
 def batch_moments(
@@ -244,33 +266,67 @@ def batch_moments(
     >>> stats.update(BatchMoments.merged(parts))  # doctest: +SKIP
     """
     mean, rstd, var, samples = _core.batch_moments(x, axis, eps, where, num_threads)
-    return BatchMoments(mean, rstd, var, as_count(samples), float(eps))
+    more = {"var": var, "samples": as_count(samples)}
+    axes = from_first(axis, x.ndim)
+    return BatchMoments._of("batch_moments", mean, rstd, True, axes, eps, where, None, None, None, more)
 
 
+@overload
 def batch_norm_backward(
     dy: Array,
-    x: Array,
-    moments: Moments,
+    x: Array | None = ...,
+    moments: Moments | None = ...,
+    weight: Array | None = ...,
+    *,
+    bias: Array | None = ...,
+    y: Array | None = ...,
+    training: bool | None = ...,
+    axis: int | None = ...,
+    where: Array | None = ...,
+    return_dresidual: Literal[False] = ...,
+    out: Array | None = ...,
+    num_threads: int | None = ...,
+) -> NormGradients: ...
+@overload
+def batch_norm_backward(
+    dy: Array,
+    x: Array | None = ...,
+    moments: Moments | None = ...,
+    weight: Array | None = ...,
+    *,
+    bias: Array | None = ...,
+    y: Array | None = ...,
+    training: bool | None = ...,
+    axis: int | None = ...,
+    where: Array | None = ...,
+    return_dresidual: Literal[True],
+    out: Array | None = ...,
+    num_threads: int | None = ...,
+) -> ResidualGradients: ...
+def batch_norm_backward(
+    dy: Array,
+    x: Array | None = None,
+    moments: Any = None,
     weight: Array | None = None,
     *,
     bias: Array | None = None,
-    from_output: bool = False,
-    training: bool = True,
-    axis: int = 1,
+    y: Array | None = None,
+    training: bool | None = None,
+    axis: int | None = None,
     where: Array | None = None,
     return_dresidual: bool = False,
     out: Array | None = None,
     num_threads: int | None = None,
-) -> NormGradients:
+) -> NormGradients | ResidualGradients:
     """Gradients of `batch_norm` with respect to x, weight and bias.
 
     With x̂ = (x − mean)·rstd and g = dy·weight, per channel::
 
-        dx      = rstd · (g − mean(g) − x̂ · mean(g · x̂))      training
-        dx      = rstd · g                                     training=False: the statistics are constants
+        dx      = rstd · (g − mean(g) − x̂ · mean(g · x̂))      where the moments are those of x
+        dx      = rstd · g                                     where they are constants: running statistics
         dweight = Σ dy · x̂,   dbias = Σ dy
 
-    Where the forward pass had an activation, dy stands for ``dy · moments.active`` in all of them, and that is the
+    Where the forward pass had an activation, dy stands for dy · activation' in all of them, and that is the
     gradient of a residual.
 
     Parameters
@@ -278,28 +334,31 @@ def batch_norm_backward(
     dy : ndarray
         Gradient with respect to y; shape and dtype of x.
     x : ndarray
-        The input of the forward pass; with from_output, its result.
+        The input of the forward pass; None where `y` is given.
     moments : Moments
-        What ``batch_norm(x, ..., return_moments=True)`` returned.
+        What ``batch_norm(x, ..., return_moments=True)`` returned. They know which statistics were used, the axis,
+        the mask and the activation.
     weight : ndarray of shape (C,), optional
-        The weight of the forward pass.
+        The weight of the forward pass; required if it had one.
     bias : ndarray of shape (C,), optional
-        The bias of the forward pass; it matters to from_output alone.
-    from_output : bool, default False
-        Take x̂ = (z − bias) / weight, z being y before leaky_relu. No weight may be 0 then, and x̂ has the digits
-        that y has left of it: an error of at most eps·(|y − bias| + |bias|)/|weight| with eps that of the dtype.
-    training : bool, default True
-        Whether the moments were those of x (True) or constants such as running statistics (False).
-    axis : int, default 1
-        The channel axis.
+        The bias of the forward pass; required with `y` if it had one, else ignored.
+    y : ndarray, optional
+        The result of the forward pass, in place of x: x̂ = (z − bias) / weight, z being y before leaky_relu. Not after
+        relu or with a residual. No weight may be 0 then, and x̂ has the digits that y has left of it; see
+        `docs/operations.md` for the bound.
+    training : bool, optional
+        Whether the moments are those of x (True) or constants (False). Only for moments that do not know: made by
+        hand, or merged.
+    axis : int, optional
+        The channel axis. Default: that of the moments, or 1 where they do not know it.
     where : ndarray of bool, optional
-        The mask of the forward pass, in training. The means in dx are sums over the whole channel, divided by the
+        The mask, for moments that do not know it. The means in dx are sums over the whole channel, divided by the
         number of elements that count; an element that does not has ``dx = rstd · g``. As every element is in
         these sums and in dweight, one whose x is NaN makes them NaN, even where its dy is 0: fill it before.
     return_dresidual : bool, default False
         Give the gradient of `residual` too, as attribute ``dresidual`` of the result.
     out : ndarray, optional
-        Where to write dx: shape and dtype of x; may be dy or x itself.
+        Where to write dx: shape and dtype of x; may be dy, x or y itself.
     num_threads : int, optional
         For this call. The bits of the result do not depend on it.
 
@@ -311,26 +370,65 @@ def batch_norm_backward(
 
     Raises
     ------
-    TypeError, ValueError
-        As for `batch_norm`.
+    TypeError
+        As for `batch_norm`, or if moments are not `Moments`.
+    ValueError
+        As for `batch_norm`; if the moments are those of another operation, or an argument contradicts them; if the
+        forward pass had a weight and none is given; if x and y are both given, or neither.
     """
+    source: Any = x if y is None and x is not None else input_or_output("batch_norm_backward", x, y)
+    if (
+        type(moments) in _COMPLETE
+        and moments.operation == "batch_norm"
+        and (axis is None or axis == moments.axis)
+        and where is None
+        and training is None
+    ):
+        known, axes, where, training = moments, moments.axis, moments.where, moments.training
+    else:
+        known, axes, where, training = _completed(moments, source, axis, where, training)
+    if weight is None or (y is not None and bias is None):
+        require_parameters("batch_norm_backward", known, weight, bias, needs_bias=y is not None)
     dx, dweight, dbias, dresidual = _core.batch_norm_backward(
         dy,
-        x,
-        moments[0],
-        moments[1],
+        source,
+        known.mean,
+        known.rstd,
         weight,
         bias,
-        moments.active,
-        from_output,
-        moments.negative_slope,
+        known.active,
+        y is not None,
+        known.negative_slope,
         training,
-        axis,
+        axes,
         where,
         return_dresidual,
         out,
         num_threads,
     )
     if dresidual is None:
-        return NormGradients(dx, dweight, dbias)
+        return _new(NormGradients, (dx, dweight, dbias))
     return ResidualGradients(dx, dweight, dbias, dresidual)
+
+
+def _completed(moments: Any, source: Any, axis: Any, where: Any, training: Any) -> tuple[Any, Any, Any, Any]:
+    """Return moments, axis, where and training, which the moments or the arguments must know."""
+    op = "batch_norm_backward"
+    known = completed(
+        op,
+        moments,
+        ("batch_norm", "batch_moments"),
+        source,
+        axis=axis,
+        where=where,
+        default_axis=1,
+        training=training,
+    )
+    if known.training is None:
+        raise ValueError(
+            f"{op}: these moments do not know whether they are the statistics of x; pass training=True if they are, "
+            "training=False if they are constants, such as running statistics"
+        )
+    if known.where is not None and not known.training:
+        raise ValueError(f"{op}: where has no effect on constant statistics; leave where out")
+    return known, known.axis, known.where, known.training

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from normkit import _core
 from normkit.moments import Moments, NormGradients
+from normkit.ops._context import completed, from_first, require_parameters
 
 __all__ = ["group_norm", "group_norm_backward", "instance_norm", "instance_norm_backward"]
 
@@ -110,8 +111,7 @@ def group_norm(
         x, num_groups, weight, bias, axis, eps, where, activation, out, return_moments, num_threads
     )
     if return_moments:
-        y, mean, rstd, active = result
-        return y, Moments(mean, rstd, active)
+        return _with_moments("group_norm", result, x, weight, bias, axis, eps, where, activation)
     return result  # type: ignore[no-any-return]
 
 
@@ -121,7 +121,7 @@ def group_norm_backward(
     moments: Moments,
     weight: Array | None = None,
     *,
-    axis: int = 1,
+    axis: int | None = None,
     where: Array | None = None,
     out: Array | None = None,
     num_threads: int | None = None,
@@ -142,13 +142,14 @@ def group_norm_backward(
     x : ndarray
         The input of the forward pass.
     moments : Moments
-        What ``group_norm(x, ..., return_moments=True)`` returned; their shape says how many groups there are.
+        What ``group_norm(x, ..., return_moments=True)`` returned. They know the axis, the mask, the
+        activation and, by their shape, the number of groups.
     weight : ndarray of shape (C,), optional
-        The weight of the forward pass.
-    axis : int, default 1
-        The channel axis.
+        The weight of the forward pass; required if it had one.
+    axis : int, optional
+        The channel axis. Default: that of the moments, or 1 where they do not know it.
     where : ndarray of bool, optional
-        The mask of the forward pass, as in `layer_norm_backward`.
+        The mask, for moments that do not know it; see `layer_norm_backward`.
     out : ndarray, optional
         Where to write dx: shape and dtype of x; may be dy or x itself.
     num_threads : int, optional
@@ -163,18 +164,10 @@ def group_norm_backward(
     Raises
     ------
     TypeError, ValueError
-        As for `group_norm`.
+        As for `group_norm`; ValueError too if the moments are those of another operation, if an argument contradicts
+        them, or if the forward pass had a weight and none is given.
     """
-    mean, rstd = moments
-    if mean.ndim != 2:
-        raise ValueError(
-            f"group_norm_backward: moments.mean must have shape (batch, groups), got {mean.shape}"
-        )
-    return NormGradients._make(
-        _core.group_norm_backward(
-            dy, x, mean, rstd, mean.shape[1], weight, moments.active, axis, where, out, num_threads
-        )
-    )
+    return _backward("group_norm", dy, x, moments, weight, axis, where, out, num_threads)
 
 
 @overload
@@ -269,8 +262,7 @@ def instance_norm(
         x, None, weight, bias, axis, eps, where, activation, out, return_moments, num_threads
     )
     if return_moments:
-        y, mean, rstd, active = result
-        return y, Moments(mean, rstd, active)
+        return _with_moments("instance_norm", result, x, weight, bias, axis, eps, where, activation)
     return result  # type: ignore[no-any-return]
 
 
@@ -280,7 +272,7 @@ def instance_norm_backward(
     moments: Moments,
     weight: Array | None = None,
     *,
-    axis: int = 1,
+    axis: int | None = None,
     where: Array | None = None,
     out: Array | None = None,
     num_threads: int | None = None,
@@ -301,13 +293,13 @@ def instance_norm_backward(
     x : ndarray
         The input of the forward pass.
     moments : Moments
-        What ``instance_norm(x, ..., return_moments=True)`` returned.
+        What ``instance_norm(x, ..., return_moments=True)`` returned. They know the axis, the mask and the activation.
     weight : ndarray of shape (C,), optional
-        The weight of the forward pass.
-    axis : int, default 1
-        The channel axis.
+        The weight of the forward pass; required if it had one.
+    axis : int, optional
+        The channel axis. Default: that of the moments, or 1 where they do not know it.
     where : ndarray of bool, optional
-        The mask of the forward pass, as in `layer_norm_backward`.
+        The mask, for moments that do not know it; see `layer_norm_backward`.
     out : ndarray, optional
         Where to write dx: shape and dtype of x; may be dy or x itself.
     num_threads : int, optional
@@ -322,11 +314,58 @@ def instance_norm_backward(
     Raises
     ------
     TypeError, ValueError
-        As for `instance_norm`.
+        As for `instance_norm`; ValueError too if the moments are those of another operation, if an argument contradicts
+        them, or if the forward pass had a weight and none is given.
     """
-    mean, rstd = moments
+    return _backward("instance_norm", dy, x, moments, weight, axis, where, out, num_threads)
+
+
+def _with_moments(
+    operation: str,
+    result: Any,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    axis: int,
+    eps: float,
+    where: Array | None,
+    activation: str | None,
+) -> tuple[Array, Moments]:
+    y, mean, rstd, active = result
+    axes, more = from_first(axis, x.ndim), {"active": active}
+    return y, Moments._of(operation, mean, rstd, True, axes, eps, where, activation, weight, bias, more)
+
+
+def _backward(
+    forward: str,
+    dy: Array,
+    x: Array,
+    moments: Moments,
+    weight: Array | None,
+    axis: int | None,
+    where: Array | None,
+    out: Array | None,
+    num_threads: int | None,
+) -> NormGradients:
+    op = f"{forward}_backward"
+    known = completed(op, moments, (forward,), x, axis=axis, where=where, default_axis=1)
+    require_parameters(op, known, weight, None, needs_bias=False)
+    if known.mean.ndim != 2:
+        wanted = "groups" if forward == "group_norm" else "channels"
+        raise ValueError(f"{op}: moments.mean must have shape (batch, {wanted}), got {known.mean.shape}")
+    groups = known.mean.shape[1] if forward == "group_norm" else None
     return NormGradients._make(
         _core.group_norm_backward(
-            dy, x, mean, rstd, None, weight, moments.active, axis, where, out, num_threads
+            dy,
+            x,
+            known.mean,
+            known.rstd,
+            groups,
+            weight,
+            known.active,
+            known.axis,
+            known.where,
+            out,
+            num_threads,
         )
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from normkit import _core
 from normkit.moments import Moments, ResidualGradients
+from normkit.ops._context import completed, from_first, require_parameters
 
 __all__ = ["add_layer_norm", "add_layer_norm_backward", "add_rms_norm", "add_rms_norm_backward"]
 
@@ -123,7 +124,12 @@ def add_layer_norm(
         num_threads,
     )
     if return_moments:
-        return y, total, Moments(*statistics)
+        mean, rstd = statistics
+        axes, more = from_first(axis, x.ndim), {"dropout": float(dropout), "seed": int(seed)}
+        moments = Moments._of(
+            "add_layer_norm", mean, rstd, True, axes, eps, None, activation, weight, bias, more
+        )
+        return y, total, moments
     return y, total
 
 
@@ -135,9 +141,9 @@ def add_layer_norm_backward(
     *,
     bias: Array | None = None,
     dtotal: Array | None = None,
-    axis: int | Sequence[int] = -1,
-    dropout: float = 0.0,
-    seed: int = 0,
+    axis: int | Sequence[int] | None = None,
+    dropout: float | None = None,
+    seed: int | None = None,
     activation: str | None = None,
     out: Array | None = None,
     num_threads: int | None = None,
@@ -154,13 +160,13 @@ def add_layer_norm_backward(
     total : ndarray
         The sum that the forward pass returned.
     moments : Moments
-        What it returned with ``return_moments=True``.
+        What it returned with ``return_moments=True``. They know the axes, the activation, the dropout and its seed.
     weight, bias, axis, activation, num_threads
         As for `layer_norm_backward`.
     dtotal : ndarray, optional
         Gradient with respect to the sum that comes from where it was used besides; by default there is none.
     dropout, seed
-        Those of the forward pass.
+        Those of the forward pass, for moments that do not know them.
     out : ndarray, optional
         Where to write dresidual: shape and dtype of total; may be dy, total or dtotal itself.
 
@@ -175,19 +181,33 @@ def add_layer_norm_backward(
     TypeError, ValueError
         As for `add_layer_norm`.
     """
+    known = completed(
+        "add_layer_norm_backward",
+        moments,
+        ("add_layer_norm",),
+        total,
+        axis=axis,
+        default_axis=-1,
+        activation=activation,
+        dropout=dropout,
+        seed=seed,
+    )
+    require_parameters(
+        "add_layer_norm_backward", known, weight, bias, needs_bias=known.activation is not None
+    )
     return ResidualGradients(
         *_core.add_layer_norm_backward(
             dy,
             dtotal,
             total,
-            moments[0],
-            moments[1],
+            known.mean,
+            known.rstd,
             weight,
             bias,
-            axis,
-            activation,
-            dropout,
-            seed,
+            known.axis,
+            known.activation,
+            known.dropout,
+            known.seed,
             out,
             num_threads,
         )
@@ -275,7 +295,12 @@ def add_rms_norm(
         num_threads,
     )
     if return_moments:
-        return y, total, Moments(*statistics)
+        mean, rstd = statistics
+        axes, more = from_first(axis, x.ndim), {"dropout": float(dropout), "seed": int(seed)}
+        moments = Moments._of(
+            "add_rms_norm", mean, rstd, True, axes, eps, None, activation, weight, bias, more
+        )
+        return y, total, moments
     return y, total
 
 
@@ -287,9 +312,9 @@ def add_rms_norm_backward(
     *,
     bias: Array | None = None,
     dtotal: Array | None = None,
-    axis: int | Sequence[int] = -1,
-    dropout: float = 0.0,
-    seed: int = 0,
+    axis: int | Sequence[int] | None = None,
+    dropout: float | None = None,
+    seed: int | None = None,
     activation: str | None = None,
     out: Array | None = None,
     num_threads: int | None = None,
@@ -311,19 +336,31 @@ def add_rms_norm_backward(
     TypeError, ValueError
         As for `add_layer_norm`.
     """
+    known = completed(
+        "add_rms_norm_backward",
+        moments,
+        ("add_rms_norm",),
+        total,
+        axis=axis,
+        default_axis=-1,
+        activation=activation,
+        dropout=dropout,
+        seed=seed,
+    )
+    require_parameters("add_rms_norm_backward", known, weight, bias, needs_bias=known.activation is not None)
     return ResidualGradients(
         *_core.add_rms_norm_backward(
             dy,
             dtotal,
             total,
-            moments[0],
-            moments[1],
+            known.mean,
+            known.rstd,
             weight,
             bias,
-            axis,
-            activation,
-            dropout,
-            seed,
+            known.axis,
+            known.activation,
+            known.dropout,
+            known.seed,
             out,
             num_threads,
         )

@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from normkit import _core
 from normkit.moments import Moments, NormGradients
+from normkit.ops._context import completed, from_first, input_or_output, require_parameters
 
 __all__ = ["layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward"]
+
+_new = tuple.__new__  # in half the time of NormGradients(...)
 
 Array = NDArray[Any]
 
@@ -103,7 +106,7 @@ def layer_norm(
     with the masks of flax; what they hold, NaN too, does not reach these. A row of which nothing is left has
     mean 0 and rstd 0: y is bias there, and no gradient reaches its x.
 
-    With `activation`, ``layer_norm_backward(..., bias=bias, activation=activation)`` computes the argument of the
+    With `activation`, ``layer_norm_backward(dy, x, moments, weight, bias=bias)`` computes the argument of the
     activation again from x, so nothing more has to be kept.
 
     References
@@ -115,21 +118,22 @@ def layer_norm(
     result = _core.layer_norm(x, weight, bias, axis, eps, where, activation, out, return_moments, num_threads)
     if return_moments:
         y, mean, rstd = result
-        return y, Moments(mean, rstd)
+        axis = from_first(axis, x.ndim)
+        return y, Moments._of("layer_norm", mean, rstd, True, axis, eps, where, activation, weight, bias)
     return result  # type: ignore[no-any-return]
 
 
 def layer_norm_backward(
     dy: Array,
-    x: Array,
-    moments: Moments,
+    x: Array | None = None,
+    moments: Moments | None = None,
     weight: Array | None = None,
     *,
     bias: Array | None = None,
-    axis: int | Sequence[int] = -1,
+    y: Array | None = None,
+    axis: int | Sequence[int] | None = None,
     where: Array | None = None,
     activation: str | None = None,
-    from_output: bool = False,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> NormGradients:
@@ -145,29 +149,28 @@ def layer_norm_backward(
     dy : ndarray
         Gradient with respect to y; shape and dtype of x.
     x : ndarray
-        The input of the forward pass.
+        The input of the forward pass; None where `y` is given.
     moments : Moments
-        What ``layer_norm(x, ..., return_moments=True)`` returned.
+        What ``layer_norm(x, ..., return_moments=True)`` returned. They know the axes, the mask and the activation.
     weight : ndarray, optional
-        The weight of the forward pass.
+        The weight of the forward pass; required if it had one.
     bias : ndarray, optional
-        The bias of the forward pass; it matters to an activation and to from_output alone.
-    axis : int or tuple of int, default -1
-        The axes that were normalized.
+        The bias of the forward pass; required with an activation or with `y` if it had one, else ignored.
+    y : ndarray, optional
+        The result of the forward pass, which had no activation, in place of x: x̂ = (y − bias) / weight. No weight
+        may be 0 then, and x̂ has the digits that y has left of it; see `docs/operations.md` for the bound. With
+        ``out=x`` in the forward pass, no array is kept.
+    axis : int or tuple of int, optional
+        The axes that were normalized. Default: those of the moments, or the last one where they do not know them.
     where : ndarray of bool, optional
-        The mask of the forward pass. The means in dx are sums over the whole row, divided by the number of
-        elements that count; an element that does not has ``dx = rstd · g``. As every element is in these sums
+        The mask, for moments that do not know it. The means in dx are sums over the whole row, divided by the number
+        of elements that count; an element that does not has ``dx = rstd · g``. As every element is in these sums
         and in dweight, one whose x is NaN makes them NaN, even where its dy is 0: fill it before.
     activation : {"relu", "gelu", "silu"}, optional
-        That of the forward pass: then dy stands for dy · activation'(x̂ · weight + bias) in all formulas. At 0 the
+        For moments that do not know it. dy stands for dy · activation'(x̂ · weight + bias) in all formulas. At 0 the
         derivative of relu is 0.
-    from_output : bool, default False
-        x is the result of the forward pass, which had no activation: x̂ = (y − bias) / weight. No weight may be 0
-        then, and x̂ has the digits that y has left of it: an error of at most
-        eps·(|y − bias| + |bias|)/|weight| with eps that of the dtype. With ``out=x`` in the forward pass, no
-        array is kept.
     out : ndarray, optional
-        Where to write dx: shape and dtype of x; may be dy or x itself.
+        Where to write dx: shape and dtype of x; may be dy, x or y itself.
     num_threads : int, optional
         For this call. The bits of the result do not depend on it.
 
@@ -180,23 +183,49 @@ def layer_norm_backward(
     Raises
     ------
     TypeError, ValueError
-        As for `layer_norm`.
+        As for `layer_norm`; ValueError too if the moments are those of another operation, if an argument contradicts
+        them, if the forward pass had a weight and none is given, or if x and y are both given, or neither.
     """
-    return NormGradients._make(
+    source: Any = x if y is None and x is not None else input_or_output("layer_norm_backward", x, y)
+    if (
+        type(moments) is Moments
+        and moments.operation == "layer_norm"
+        and (axis is None or axis == moments.axis)
+        and where is None
+        and activation is None
+    ):
+        axis, where, activation = moments.axis, moments.where, moments.activation
+    else:
+        moments = completed(
+            "layer_norm_backward",
+            moments,
+            ("layer_norm",),
+            source,
+            axis=axis,
+            where=where,
+            default_axis=-1,
+            activation=activation,
+        )
+        axis, where, activation = moments.axis, moments.where, moments.activation
+    needs_bias = y is not None or activation is not None
+    if weight is None or (needs_bias and bias is None):
+        require_parameters("layer_norm_backward", moments, weight, bias, needs_bias=needs_bias)
+    return _new(
+        NormGradients,
         _core.layer_norm_backward(
             dy,
-            x,
-            moments[0],
-            moments[1],
+            source,
+            moments.mean,
+            moments.rstd,
             weight,
             bias,
             axis,
             where,
             activation,
-            from_output,
+            y is not None,
             out,
             num_threads,
-        )
+        ),
     )
 
 
@@ -289,21 +318,22 @@ def rms_norm(
     result = _core.rms_norm(x, weight, bias, axis, eps, where, activation, out, return_moments, num_threads)
     if return_moments:
         y, mean, rstd = result
-        return y, Moments(mean, rstd)
+        axis = from_first(axis, x.ndim)
+        return y, Moments._of("rms_norm", mean, rstd, True, axis, eps, where, activation, weight, bias)
     return result  # type: ignore[no-any-return]
 
 
 def rms_norm_backward(
     dy: Array,
-    x: Array,
-    moments: Moments,
+    x: Array | None = None,
+    moments: Moments | None = None,
     weight: Array | None = None,
     *,
     bias: Array | None = None,
-    axis: int | Sequence[int] = -1,
+    y: Array | None = None,
+    axis: int | Sequence[int] | None = None,
     where: Array | None = None,
     activation: str | None = None,
-    from_output: bool = False,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> NormGradients:
@@ -316,7 +346,7 @@ def rms_norm_backward(
 
     Parameters
     ----------
-    dy, x, moments, weight, bias, axis, where, activation, from_output, out, num_threads
+    dy, x, moments, weight, bias, y, axis, where, activation, out, num_threads
         As for `layer_norm_backward`; moments are those of `rms_norm`.
 
     Returns
@@ -328,21 +358,46 @@ def rms_norm_backward(
     Raises
     ------
     TypeError, ValueError
-        As for `layer_norm`.
+        As for `layer_norm_backward`.
     """
-    return NormGradients._make(
+    source: Any = x if y is None and x is not None else input_or_output("rms_norm_backward", x, y)
+    if (
+        type(moments) is Moments
+        and moments.operation == "rms_norm"
+        and (axis is None or axis == moments.axis)
+        and where is None
+        and activation is None
+    ):
+        axis, where, activation = moments.axis, moments.where, moments.activation
+    else:
+        moments = completed(
+            "rms_norm_backward",
+            moments,
+            ("rms_norm",),
+            source,
+            axis=axis,
+            where=where,
+            default_axis=-1,
+            activation=activation,
+        )
+        axis, where, activation = moments.axis, moments.where, moments.activation
+    needs_bias = y is not None or activation is not None
+    if weight is None or (needs_bias and bias is None):
+        require_parameters("rms_norm_backward", moments, weight, bias, needs_bias=needs_bias)
+    return _new(
+        NormGradients,
         _core.rms_norm_backward(
             dy,
-            x,
-            moments[0],
-            moments[1],
+            source,
+            moments.mean,
+            moments.rstd,
             weight,
             bias,
             axis,
             where,
             activation,
-            from_output,
+            y is not None,
             out,
             num_threads,
-        )
+        ),
     )
