@@ -136,7 +136,6 @@ def used_memory() -> None:
     """Fill what the allocator hands out next, so that a result that nobody wrote is no zero by luck."""
     junk = [np.full(n, np.nan, np.float32) for n in (4, 8, 16, 24, 32, 48, 64, 96) for _ in range(64)]
     del junk
-    return
 
 
 SHAPES = [
