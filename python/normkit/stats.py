@@ -230,8 +230,9 @@ class RunningStats:
     def _weight(self, t: Count) -> Any:
         if self.momentum is None:
             return 1.0 / t
-        if self.debias:
-            return self.momentum / -np.expm1(t * math.log1p(-self.momentum)) if self.momentum < 1.0 else 1.0
+        if self.debias and self.momentum < 1.0:
+            with default_arithmetic():
+                return self.momentum / -np.expm1(t * math.log1p(-self.momentum))
         return float(self.momentum)
 
     @property
