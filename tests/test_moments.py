@@ -353,6 +353,119 @@ def test_x_or_y(name: str) -> None:
         backward(x, y, moments, from_output=True)
 
 
+X = np.ones((4, 3), np.float32)
+STATS = nk.RunningStats(3)
+MISTAKES = [
+    (
+        lambda: nk.batch_norm(X, stats=(X[0], X[1])),
+        TypeError,
+        r"batch_norm: stats must be RunningStats, got tuple; for a mean",
+    ),
+    (
+        lambda: nk.batch_renorm(X, stats={}, r_max=1, d_max=0),
+        TypeError,
+        r"batch_renorm: stats must be RunningStats, got dict",
+    ),
+    (
+        lambda: nk.ghost_batch_norm(X, ghost_size=2, stats=3),
+        TypeError,
+        r"ghost_batch_norm: stats must be RunningStats, got int",
+    ),
+    (
+        lambda: nk.batch_norm(X, stats=STATS, training=None),
+        TypeError,
+        r"batch_norm: training must be True or False, got None",
+    ),
+    (
+        lambda: nk.batch_norm(X, stats=STATS, training="no"),
+        TypeError,
+        r"training must be True or False, got 'no'",
+    ),
+    (lambda: nk.batch_norm(X, stats=STATS, training=2), TypeError, r"training must be True or False, got 2"),
+    (
+        lambda: nk.batch_norm(X, activation="gelu"),
+        ValueError,
+        r"activation must be 'relu', 'leaky_relu' or None, got 'gelu'",
+    ),
+    (
+        lambda: nk.instance_norm(X, activation="tanh"),
+        ValueError,
+        r"activation must be 'relu' or None, got 'tanh'",
+    ),
+    (
+        lambda: nk.layer_norm(X, activation="tanh"),
+        ValueError,
+        r"activation must be one of relu, gelu, silu, or None, got 'tanh'",
+    ),
+    (lambda: nk.ghost_batch_norm(X, ghost_size=2, axis="a"), TypeError, r"axis must be an integer, got 'a'"),
+    (
+        lambda: nk.ghost_batch_norm_backward(X, X, nk.batch_moments(X), ghost_size=2),
+        TypeError,
+        r"moments must be a list",
+    ),
+    (
+        lambda: nk.ghost_batch_norm_backward(X, X, [1, 2], ghost_size=2),
+        TypeError,
+        r"moments must be Moments, got int",
+    ),
+    (
+        lambda: nk.BatchMoments.merged([1, 2]),
+        TypeError,
+        r"all must be BatchMoments, got int; pass what batch_moments",
+    ),
+    (lambda: nk.BatchMoments.merged(3), TypeError, r"all must be BatchMoments, got int"),
+    (
+        lambda: nk.RunningStats.from_batches(3),
+        TypeError,
+        r"batches must be mini-batches, a list of arrays say, got int",
+    ),
+    (lambda: nk.RunningStats(3, momentum="a"), TypeError, r"momentum must be a number or None, got str"),
+    (
+        lambda: nk.RunningStats(3, dtype="floaty"),
+        TypeError,
+        r"dtype must be float32 or float64, got 'floaty'",
+    ),
+    (
+        lambda: nk.RunningStats(3).merge(3),
+        TypeError,
+        r"RunningStats.merge: other must be RunningStats, got int",
+    ),
+    (
+        lambda: setattr(nk.RunningStats(3), "mean", [1, 2]),
+        ValueError,
+        r"mean must be one number, or one for each of 3 channels, got \[1, 2\]",
+    ),
+    (
+        lambda: setattr(nk.RunningStats(3), "var", "a"),
+        ValueError,
+        r"var must be one number, or one for each of 3 channels, got 'a'",
+    ),
+    (
+        lambda: nk.RunningStats(3).load_state_dict({"running_mean": "a", "running_var": X[0]}),
+        ValueError,
+        r"running_mean must be an array of numbers",
+    ),
+    (
+        lambda: nk.add_layer_norm(X, X, dropout="a"),
+        TypeError,
+        r"add_layer_norm: dropout must be a number, got str",
+    ),
+    (
+        lambda: nk.add_layer_norm_backward(
+            X, X, nk.add_layer_norm(X, X, return_moments=True)[2], dropout="a"
+        ),
+        ValueError,
+        r"dropout='a' contradicts the moments",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "text"), MISTAKES, ids=[text[:50] for *_, text in MISTAKES])
+def test_mistakes_are_explained(call: Callable[[], Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        call()
+
+
 @pytest.mark.parametrize("shape", [(6, 5), (2, 5, 40), (3, 4, 5, 1)])
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("with_residual", [False, True])

@@ -90,7 +90,8 @@ struct CheckedActivation {
 };
 CheckedActivation checked_fusion(const Operation& op, const py::object& name, const py::object& negative_slope,
                                  bool has_residual) {
-  if (!py::isinstance<py::str>(name) || name.cast<std::string>() != "leaky_relu") return {checked_relu(op, name)};
+  if (!py::isinstance<py::str>(name) || name.cast<std::string>() != "leaky_relu")
+    return {checked_relu(op, name, "'relu', 'leaky_relu'")};
   const double slope = checked_number(op, "negative_slope", negative_slope);
   if (!(slope >= 0x1p-20 && slope <= 0x1p20))
     op.value_error("negative_slope must be between 2**-20 and 2**20, so that leaky_relu can be undone, got " +

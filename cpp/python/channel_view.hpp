@@ -123,13 +123,12 @@ class KeptBits {
   py::array array_ = no_array();
 };
 
-// None or "relu".
-inline Activation checked_relu(const Operation& op, const py::object& name) {
-  const Activation activation = checked_activation(op, name);
-  if (activation != Activation::none && activation != Activation::relu)
-    op.value_error("activation must be 'relu' or None, got '" + name.cast<std::string>() +
-                   "'; layer_norm and rms_norm have others");
-  return activation;
+// None or "relu". known: the names that the operation takes, for the message.
+inline Activation checked_relu(const Operation& op, const py::object& name, const char* known = "'relu'") {
+  if (name.is_none()) return Activation::none;
+  if (py::isinstance<py::str>(name) && name.cast<std::string>() == "relu") return Activation::relu;
+  op.value_error("activation must be " + std::string(known) + " or None, got " + std::string(py::repr(name)) +
+                 "; layer_norm and rms_norm have others");
 }
 
 }  // namespace normkit::python

@@ -192,7 +192,8 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
 }
 
 // rate and seed of a dropout, checked.
-Dropout checked_dropout(const Operation& op, double rate, const py::object& seed) {
+Dropout checked_dropout(const Operation& op, const py::object& rate_object, const py::object& seed) {
+  const double rate = checked_number(op, "dropout", rate_object);
   if (!(rate >= 0.0 && rate < 1.0))
     op.value_error("dropout must be at least 0 and less than 1, got " + std::string(py::str(py::float_(rate))));
   const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(seed.ptr()));
@@ -214,8 +215,8 @@ Dropout checked_dropout(const Operation& op, double rate, const py::object& seed
 template <bool centered>
 py::object add_forward(const py::object& x_object, const py::object& residual_object, const py::object& weight_object,
                        const py::object& bias_object, const py::object& axis, const py::object& eps_object,
-                       const py::object& activation_name, double rate, const py::object& seed, const py::object& out,
-                       bool return_moments, const py::object& num_threads) {
+                       const py::object& activation_name, const py::object& rate, const py::object& seed,
+                       const py::object& out, bool return_moments, const py::object& num_threads) {
   const Operation op{centered ? "add_layer_norm" : "add_rms_norm"};
   const py::array x = checked_input(op, "x", x_object);
   const Scalar scalar = scalar_of(x);
@@ -266,7 +267,8 @@ template <bool centered>
 py::tuple add_backward(const py::object& dy_object, const py::object& dsum_object, const py::object& sum_object,
                        const py::object& mean_object, const py::object& rstd_object, const py::object& weight_object,
                        const py::object& bias_object, const py::object& axis, const py::object& activation_name,
-                       double rate, const py::object& seed, const py::object& out, const py::object& num_threads) {
+                       const py::object& rate, const py::object& seed, const py::object& out,
+                       const py::object& num_threads) {
   const Operation op{centered ? "add_layer_norm_backward" : "add_rms_norm_backward"};
   const py::array sum = checked_input(op, "total", sum_object);
   const Scalar scalar = scalar_of(sum);

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-__all__ = ["finite", "float_dtype", "positive_integer", "sample_shape", "whole"]
+__all__ = ["finite", "float_dtype", "positive_integer", "sample_shape", "truth", "whole"]
 
 
 def positive_integer(what: str, value: Any) -> int:
@@ -23,6 +23,15 @@ def whole(what: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise ValueError(f"{what} must be an integer, 0 or more, got {value!r}")
     return int(value)
+
+
+def truth(what: str, value: Any) -> bool:
+    """Return `value` as a bool, or raise TypeError: 'batch_norm: training must be True or False, got None'."""
+    if not isinstance(value, (bool, np.bool_)) and not (
+        isinstance(value, (int, np.integer)) and value in (0, 1)
+    ):
+        raise TypeError(f"{what} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def finite(what: str, value: Any) -> float:

@@ -221,11 +221,17 @@ class BatchMoments(Moments):
         .. [1] T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for computing the sample variance",
            The American Statistician 37, 1983, eq. 2.1.
         """
-        parts = list(parts)
-        if not parts:
+        given: list[Any] = list(parts if np.iterable(parts) else [parts])
+        if not given:
             raise ValueError("BatchMoments.merged: there is nothing to merge; pass at least one BatchMoments")
-        first = parts[0]
-        for part in parts[1:]:
+        for part in given:
+            if not isinstance(part, BatchMoments):
+                raise TypeError(
+                    f"BatchMoments.merged: all must be BatchMoments, got {type(part).__name__}; "
+                    "pass what batch_moments(x) or batch_norm(x, return_moments=True) returned"
+                )
+        first = given[0]
+        for part in given[1:]:
             if part.mean.shape != first.mean.shape:
                 raise ValueError(
                     f"BatchMoments.merged: all must have as many channels, got {first.mean.shape[0]} and {part.mean.shape[0]}"
@@ -234,7 +240,7 @@ class BatchMoments(Moments):
                 raise ValueError(
                     f"BatchMoments.merged: all must have one eps, got {first.eps} and {part.eps}"
                 )
-        filled = [part for part in parts if np.any(part.samples)] or [first]
+        filled = [part for part in given if np.any(part.samples)] or [first]
         if len(filled) == 1:
             return filled[0]
         return BatchMoments.of_rows(

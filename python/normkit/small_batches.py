@@ -19,7 +19,7 @@ from normkit._checks import positive_integer
 from normkit._numerics import default_arithmetic
 from normkit.moments import BatchMoments, Moments, NormGradients
 from normkit.ops._context import completed, require_parameters
-from normkit.stats import RunningStats
+from normkit.stats import RunningStats, require_stats
 
 __all__ = [
     "RenormMoments",
@@ -83,6 +83,8 @@ def ghost_batch_norm(
        algorithm 1.
     """
     starts = _starts("ghost_batch_norm", x, ghost_size, axis)
+    if stats is not None:
+        require_stats("ghost_batch_norm", stats)
     if stats is not None and axis in range(-x.ndim, x.ndim) and stats.num_channels != x.shape[axis]:
         raise ValueError(
             f"ghost_batch_norm: stats must have {x.shape[axis]} channels like x, got {stats.num_channels}"
@@ -185,6 +187,8 @@ def _starts(op: str, x: Any, ghost_size: int, axis: int) -> range:
         raise TypeError(
             f"{op}: x must be a numpy array, got {type(x).__name__}; convert it with np.asarray(x)"
         )
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+        raise TypeError(f"{op}: axis must be an integer, got {axis!r}")
     if x.ndim > 0 and axis % x.ndim == 0:
         raise ValueError(f"{op}: axis {axis} is that of the samples; the channel axis must be another")
     return range(0, len(x), ghost_size)
@@ -303,6 +307,7 @@ def batch_renorm(
     .. [1] S. Ioffe, "Batch Renormalization", 2017, arXiv:1702.03275, algorithm 1.
     """
     _check_bounds("batch_renorm", r_max, d_max)
+    require_stats("batch_renorm", stats)
     batch = ops.batch_moments(x, axis=axis, eps=eps, num_threads=num_threads)
     if batch.mean.shape != stats.mean.shape:
         raise ValueError(

@@ -13,7 +13,7 @@ from normkit import _core
 from normkit._numerics import default_arithmetic
 from normkit.moments import BatchMoments, Count, as_count
 
-__all__ = ["RunningStats"]
+__all__ = ["RunningStats", "require_stats"]
 
 Array = NDArray[Any]
 # What other libraries call the mean and the variance; torch's come with num_batches_tracked.
@@ -117,6 +117,8 @@ class RunningStats:
             )
         if num_channels < 0:
             raise ValueError(f"RunningStats: num_channels must not be negative, got {num_channels}")
+        if momentum is not None and not isinstance(momentum, (int, float, np.number)):
+            raise TypeError(f"RunningStats: momentum must be a number or None, got {type(momentum).__name__}")
         if momentum is not None and not (math.isfinite(momentum) and 0.0 <= momentum <= 1.0):
             raise ValueError(
                 f"RunningStats: momentum must be in [0, 1] (the weight of the new batch) or None, got {momentum}"
@@ -126,7 +128,10 @@ class RunningStats:
                 f"RunningStats: debias corrects an exponential average, which momentum={momentum} is not; "
                 "pass a momentum above 0"
             )
-        resolved = np.dtype(dtype)
+        try:
+            resolved = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"RunningStats: dtype must be float32 or float64, got {dtype!r}") from None
         if resolved not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"RunningStats: dtype must be float32 or float64, got {resolved}")
         self._mean: Array = np.zeros(num_channels, resolved)
@@ -185,6 +190,10 @@ class RunningStats:
         ValueError
             If there is no batch, or the batches do not fit together.
         """
+        if not isinstance(batches, Iterable):
+            raise TypeError(
+                f"RunningStats.from_batches: batches must be mini-batches, a list of arrays say, got {type(batches).__name__}"
+            )
         parts = []
         for x in batches:
             mean, rstd, var, samples = _core.batch_moments(x, axis, 0.0, None, num_threads)
@@ -206,7 +215,7 @@ class RunningStats:
 
     @mean.setter
     def mean(self, value: Any) -> None:
-        self._mean[...] = value
+        self._assign("mean", self._mean, value)
 
     @property
     def var(self) -> Array:
@@ -215,7 +224,17 @@ class RunningStats:
 
     @var.setter
     def var(self, value: Any) -> None:
-        self._var[...] = value
+        self._assign("var", self._var, value)
+
+    def _assign(self, name: str, to: Array, value: Any) -> None:
+        try:
+            with default_arithmetic():
+                to[...] = value
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"RunningStats: {name} must be one number, or one for each of {self.num_channels} channels, got "
+                + (f"shape {value.shape}" if isinstance(value, np.ndarray) else repr(value))
+            ) from None
 
     @property
     def num_channels(self) -> int:
@@ -321,6 +340,8 @@ class RunningStats:
         ----------
         .. [1] T. F. Chan, G. H. Golub, R. J. LeVeque, 1983; see `BatchMoments.merged`.
         """
+        if not isinstance(other, RunningStats):
+            raise TypeError(f"RunningStats.merge: other must be RunningStats, got {type(other).__name__}")
         if other.num_channels != self.num_channels:
             raise ValueError(
                 f"RunningStats.merge: expected {self.num_channels} channels, got {other.num_channels}"
@@ -443,7 +464,12 @@ class RunningStats:
         self.skipped, self.frozen = int(skipped), frozen
 
     def _checked(self, name: str, value: Any, *, foreign: bool) -> NDArray[np.float64]:
-        array = np.asarray(value, np.float64)
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"RunningStats.load_state_dict: {name} must be an array of numbers, got {value!r}"
+            ) from None
         if array.shape != self._mean.shape:
             raise ValueError(
                 f"RunningStats.load_state_dict: {name} must have shape {self._mean.shape}, got {array.shape}"
@@ -474,6 +500,15 @@ class RunningStats:
         for name in ("debias", "skip_nonfinite", "frozen"):
             rules += f", {name}=True" if getattr(self, name) else ""
         return f"RunningStats({self.num_channels}, {rules}, count={self.count})"
+
+
+def require_stats(op: str, stats: Any) -> None:
+    """Raise TypeError unless `stats` are running statistics."""
+    if not isinstance(stats, RunningStats):
+        raise TypeError(
+            f"{op}: stats must be RunningStats, got {type(stats).__name__}; "
+            "for a mean and a variance of your own: stats = RunningStats(C); stats.mean, stats.var = mean, var"
+        )
 
 
 def _correction(count: Count, unbiased: bool) -> Any:

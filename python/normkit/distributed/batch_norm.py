@@ -17,7 +17,7 @@ from normkit import ops
 from normkit.distributed.chunks import Chunks
 from normkit.distributed.communicator import Communicator, world
 from normkit.moments import BatchMoments, Moments, NormGradients
-from normkit.stats import RunningStats
+from normkit.stats import RunningStats, require_stats
 
 __all__ = ["PartedBatchNorm", "sync_batch_norm", "sync_batch_norm_backward"]
 
@@ -164,6 +164,8 @@ def sync_batch_norm(
     -----
     y is within the bound of the contract for float32; for float64 the mean, which travels in float64, adds 2⁻⁵³·|mean|/σ.
     """
+    if stats is not None:
+        require_stats("sync_batch_norm", stats)
     norm, parts = _alone(x, comm, axis, num_threads)
     moments = norm.moments(parts, float(eps))
     y = norm.normalize(parts, moments, weight, bias)

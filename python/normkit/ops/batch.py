@@ -7,9 +7,10 @@ from typing import Any, Literal, overload
 from numpy.typing import NDArray
 
 from normkit import _core
+from normkit._checks import truth
 from normkit.moments import BatchMoments, Moments, NormGradients, ResidualGradients, as_count
 from normkit.ops._context import completed, from_first, input_or_output, require_parameters
-from normkit.stats import RunningStats
+from normkit.stats import RunningStats, require_stats
 
 __all__ = ["batch_moments", "batch_norm", "batch_norm_backward"]
 
@@ -149,11 +150,10 @@ def batch_norm(
     .. [2] S. Rota Bulò, L. Porzi, P. Kontschieder, "In-Place Activated BatchNorm for Memory-Optimized Training of
        DNNs", 2018, arXiv:1712.02616.
     """
-    if stats is not None and not isinstance(stats, RunningStats):
-        raise TypeError(
-            f"batch_norm: stats must be RunningStats, got {type(stats).__name__}; "
-            "for a mean and a variance of your own: stats = RunningStats(C); stats.mean, stats.var = mean, var"
-        )
+    if stats is not None and type(stats) is not RunningStats:
+        require_stats("batch_norm", stats)
+    if training.__class__ is not bool:
+        training = truth("batch_norm: training", training)  # type: ignore[unreachable]
     if training and (stats is None or not stats.frozen):
         # Statistics that any batch moves by one weight are moved on the way; others afterwards, by their own rules.
         # Those go along with weight 0, which moves nothing, so that they are checked before anything is written.
