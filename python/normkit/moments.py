@@ -213,6 +213,8 @@ class BatchMoments(Moments):
 
         Raises
         ------
+        TypeError
+            If one is no BatchMoments.
         ValueError
             If there is none, or channels or eps differ.
 
@@ -221,7 +223,8 @@ class BatchMoments(Moments):
         .. [1] T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for computing the sample variance",
            The American Statistician 37, 1983, eq. 2.1.
         """
-        given: list[Any] = list(parts if np.iterable(parts) else [parts])
+        given: Any = parts
+        given = list(given) if np.iterable(given) else [given]
         if not given:
             raise ValueError("BatchMoments.merged: there is nothing to merge; pass at least one BatchMoments")
         for part in given:
@@ -242,7 +245,8 @@ class BatchMoments(Moments):
                 )
         filled = [part for part in given if np.any(part.samples)] or [first]
         if len(filled) == 1:
-            return filled[0]
+            only: BatchMoments = filled[0]
+            return only
         return BatchMoments.of_rows(
             np.stack([part.mean for part in filled]),
             np.stack([part.var for part in filled]),
