@@ -27,7 +27,7 @@ def as_count(numbers: Any) -> Count:
     return int(array.flat[0]) if array.size and (array == array.flat[0]).all() else array
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Moments:
     """The statistics that a forward pass used, and all else that its backward pass has to know.
 
@@ -138,6 +138,16 @@ class Moments:
         moments.__dict__.update(self.__dict__, **changes)
         return moments
 
+    def __repr__(self) -> str:
+        told = []
+        for its in fields(self):
+            value = getattr(self, its.name)
+            if value is None or value is its.default or not its.repr:
+                continue
+            large = isinstance(value, np.ndarray) and value.size > 6
+            told.append(f"{its.name}={f'<{value.dtype} {value.shape}>' if large else repr(value)}")
+        return f"{type(self).__name__}({', '.join(told)})"
+
     def __iter__(self) -> Iterator[F64]:
         return iter((self.mean, self.rstd))
 
@@ -171,7 +181,7 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BatchMoments(Moments):
     """Moments of the channels of a mini-batch, with what it takes to merge them and to keep running statistics.
 

@@ -199,7 +199,7 @@ def _check_out(op: str, x: Array, out: Any) -> None:
         raise ValueError(f"{op}: out must be {x.dtype} of shape {x.shape} like x")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RenormMoments(BatchMoments):
     """Moments of a batch renormalization, with the factors that its gradient takes as constants.
 

@@ -496,7 +496,8 @@ class RunningStats:
         return as_count(count) if count.size else 0
 
     def __repr__(self) -> str:
-        rules = f"momentum={self.momentum}, unbiased={self.unbiased}"
+        momentum = None if self.momentum is None else f"{self.momentum:g}"
+        rules = f"momentum={momentum}, unbiased={self.unbiased}"
         for name in ("debias", "skip_nonfinite", "frozen"):
             rules += f", {name}=True" if getattr(self, name) else ""
         return f"RunningStats({self.num_channels}, {rules}, count={self.count})"

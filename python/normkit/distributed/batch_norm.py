@@ -17,6 +17,7 @@ from normkit import ops
 from normkit.distributed.chunks import Chunks
 from normkit.distributed.communicator import Communicator, world
 from normkit.moments import BatchMoments, Moments, NormGradients
+from normkit.ops._context import completed, from_first, require_parameters
 from normkit.stats import RunningStats, require_stats
 
 __all__ = ["PartedBatchNorm", "sync_batch_norm", "sync_batch_norm_backward"]
@@ -58,8 +59,7 @@ class PartedBatchNorm:
             )
         rows = self._chunks.gather(table)
         counts = np.broadcast_to(rows[:, -1:], (len(rows), c))
-        merged = BatchMoments.of_rows(rows[:, :c], rows[:, c:-1], counts, eps)
-        return replace(merged, operation="sync_batch_norm", axis=self._options["axis"])
+        return BatchMoments.of_rows(rows[:, :c], rows[:, c:-1], counts, eps)
 
     def normalize(
         self, parts: Sequence[Array], moments: BatchMoments, weight: Array | None, bias: Array | None
@@ -167,7 +167,14 @@ def sync_batch_norm(
     if stats is not None:
         require_stats("sync_batch_norm", stats)
     norm, parts = _alone(x, comm, axis, num_threads)
-    moments = norm.moments(parts, float(eps))
+    moments = replace(
+        norm.moments(parts, float(eps)),
+        operation="sync_batch_norm",
+        training=True,
+        axis=from_first(axis, x.ndim),
+        has_weight=weight is not None,
+        has_bias=bias is not None,
+    )
     y = norm.normalize(parts, moments, weight, bias)
     if stats is not None:
         stats.update(moments)
@@ -181,7 +188,7 @@ def sync_batch_norm_backward(
     weight: Array | None = None,
     *,
     comm: Any = None,
-    axis: int = 1,
+    axis: int | None = None,
     num_threads: int | None = None,
 ) -> NormGradients:
     """Gradients of `sync_batch_norm`; collective.
@@ -193,9 +200,11 @@ def sync_batch_norm_backward(
     moments : BatchMoments
         What `sync_batch_norm` returned.
     weight : ndarray of shape (C,), optional
-        The weight of the forward pass.
-    comm, axis, num_threads
+        The weight of the forward pass; required if it had one.
+    comm, num_threads
         See `sync_batch_norm`.
+    axis : int, optional
+        The channel axis. Default: that of the moments, or 1 where they do not know it.
 
     Returns
     -------
@@ -207,15 +216,22 @@ def sync_batch_norm_backward(
     ------
     TypeError
         If the moments are not those of a batch.
+    ValueError
+        If they are those of another operation, if `axis` contradicts them, or if the forward pass had a weight and none
+        is given.
     """
     if not isinstance(moments, BatchMoments):
         raise TypeError(
             f"sync_batch_norm_backward: moments must be the BatchMoments of sync_batch_norm, got {type(moments).__name__}"
         )
-    norm, parts = _alone(x, comm, axis, num_threads)
+    op = "sync_batch_norm_backward"
+    moments = completed(op, moments, ("sync_batch_norm",), x, axis=axis, default_axis=1)
+    require_parameters(op, moments, weight, None, needs_bias=False)
+    assert isinstance(moments.axis, int)
+    norm, parts = _alone(x, comm, moments.axis, num_threads)
     gradients = norm.gradients([dy] if parts else [], parts, moments, weight)
     norm.finish(gradients, parts, moments, weight)
     if gradients:
         return gradients[0]
-    zeros = np.zeros(x.shape[axis], x.dtype if weight is None else weight.dtype)
+    zeros = np.zeros(x.shape[moments.axis], x.dtype if weight is None else weight.dtype)
     return NormGradients(np.empty_like(x), zeros, zeros.copy())
