@@ -87,7 +87,7 @@ bool is_c_contiguous(const py::array& array) { return (array.flags() & py::array
 
 bool is_aligned(const py::array& array) { return (array.flags() & aligned_flag) != 0; }
 
-bool is_dense(const py::array& array, std::vector<int>& order) {
+bool is_dense(const py::array& array, Axes& order) {
   order.resize(static_cast<std::size_t>(array.ndim()));
   std::iota(order.begin(), order.end(), 0);
   if (is_c_contiguous(array)) return true;
@@ -151,12 +151,11 @@ py::array copy_in_layout(const py::array& array, const py::array& like) {
   return copy;
 }
 
-Mask grouped(const py::array& mask, const std::vector<int>& outer, const std::vector<int>& channel,
-             const std::vector<int>& inner) {
+Mask grouped(const py::array& mask, const Axes& outer, const Axes& channel, const Axes& inner) {
   py::tuple order(mask.ndim()), kept(mask.ndim());
   std::size_t place = 0;
   Index lengths[3];
-  const std::vector<int>* groups[] = {&outer, &channel, &inner};
+  const Axes* groups[] = {&outer, &channel, &inner};
   for (int g = 0; g < 3; ++g) {
     const auto varies = [&](int axis) { return mask.shape(axis) > 1 && mask.strides(axis) != 0; };
     const bool any = std::any_of(groups[g]->begin(), groups[g]->end(), varies);

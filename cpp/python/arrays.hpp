@@ -10,11 +10,13 @@
 #include <vector>
 
 #include "kernels/table.hpp"
+#include "python/per_axis.hpp"
 
 namespace normkit::python {
 
 namespace py = pybind11;
-using Shape = std::vector<py::ssize_t>;
+using Shape = PerAxis<py::ssize_t>;
+using Axes = PerAxis<int>;
 
 // A function of the module numpy.
 py::object numpy(const char* function);
@@ -34,7 +36,7 @@ bool is_native_float(const py::dtype& dtype);
 Scalar scalar_of(const py::array& array);
 // Elements next to each other in some order of the axes, and nothing else in between?
 // order: the axes from the slowest to the fastest.
-bool is_dense(const py::array& array, std::vector<int>& order);
+bool is_dense(const py::array& array, Axes& order);
 bool same_layout(const py::array& a, const py::array& b);
 bool is_c_contiguous(const py::array& array);
 bool is_aligned(const py::array& array);
@@ -69,8 +71,7 @@ struct Mask {
   py::array bytes = no_array();
   Where where;
 };
-Mask grouped(const py::array& mask, const std::vector<int>& outer, const std::vector<int>& channel,
-             const std::vector<int>& inner);
+Mask grouped(const py::array& mask, const Axes& outer, const Axes& channel, const Axes& inner);
 void copy_to(const py::array& destination, const py::array& source);
 
 template <class T>

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstring>
 #include <initializer_list>
-#include <vector>
 
 #include "norm/norm.hpp"
 #include "python/checks.hpp"
@@ -16,7 +15,7 @@ namespace normkit::python {
 class ChannelView {
  public:
   ChannelView(const py::array& x, int axis, bool batch_first = false) : array_(x), axis_(axis) {
-    std::vector<int> order;
+    Axes order;
     const auto batch_is_first = [&] {
       const auto first = std::find_if(order.begin(), order.end(), [&](int i) { return x.shape(i) != 1; });
       return first == order.end() || *first == 0 || x.shape(0) == 1;
@@ -26,10 +25,7 @@ class ChannelView {
       is_dense(array_, order);
     }
     // A single channel lies anywhere. Where every image has statistics of its own, it begins each image.
-    if (batch_first && x.shape(axis) == 1) {
-      order.erase(std::find(order.begin(), order.end(), axis));
-      order.insert(std::find(order.begin(), order.end(), 0) + 1, axis);
-    }
+    if (batch_first && x.shape(axis) == 1) order.move_behind(axis, 0);
     shape_ = {1, x.shape(axis), 1};
     bool before = true;
     for (const int i : order) {
@@ -83,7 +79,7 @@ class ChannelView {
   py::array array_;
   ChannelShape shape_;
   int axis_;
-  std::vector<int> outer_, inner_;
+  Axes outer_, inner_;
 };
 
 // A bit for every element of x, in its order in memory, and behind them which order that is. The array is made where

@@ -225,8 +225,8 @@ int checked_axis(const Operation& op, const py::object& object, py::ssize_t ndim
   return axis_in_range(op, axis, ndim);
 }
 
-std::vector<int> checked_axes(const Operation& op, const py::object& object, py::ssize_t ndim) {
-  std::vector<int> axes;
+Axes checked_axes(const Operation& op, const py::object& object, py::ssize_t ndim) {
+  Axes axes;
   py::ssize_t axis = 0;
   if (as_integer(object, axis)) {
     axes.push_back(axis_in_range(op, axis, ndim));
@@ -237,13 +237,15 @@ std::vector<int> checked_axes(const Operation& op, const py::object& object, py:
   if (integers)
     for (const py::handle item : object) {
       integers = integers && as_integer(item, axis);
-      if (integers) axes.push_back(axis_in_range(op, axis, ndim));
+      if (!integers) continue;
+      const int one = axis_in_range(op, axis, ndim);
+      if (std::find(axes.begin(), axes.end(), one) != axes.end())
+        op.value_error("axis names an axis twice: " + std::string(py::repr(object)));
+      axes.push_back(one);
     }
   if (!integers) op.type_error("axis must be an integer or a tuple of integers, got " + std::string(py::repr(object)));
   std::sort(axes.begin(), axes.end());
   if (axes.empty()) op.value_error("axis must name at least one axis, got an empty sequence");
-  if (std::adjacent_find(axes.begin(), axes.end()) != axes.end())
-    op.value_error("axis names an axis twice: " + std::string(py::repr(object)));
   return axes;
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "python/arrays.hpp"
 
@@ -45,7 +44,7 @@ int checked_threads(const Operation& op, const py::object& object);
 py::ssize_t checked_count(const Operation& op, const char* name, const py::object& object);
 int checked_axis(const Operation& op, const py::object& object, py::ssize_t ndim);
 // One axis or a sequence of axes, sorted.
-std::vector<int> checked_axes(const Operation& op, const py::object& object, py::ssize_t ndim);
+Axes checked_axes(const Operation& op, const py::object& object, py::ssize_t ndim);
 
 // An operand that `out` may not overlap, except exactly where that is allowed.
 struct Operand {

@@ -17,14 +17,14 @@ namespace {
 // How x is seen as rows of the normalized axes.
 class RowView {
  public:
-  RowView(const py::array& x, const std::vector<int>& axes) : shape_(shape_of(x)) {
+  RowView(const py::array& x, const Axes& axes) : shape_(shape_of(x)) {
     for (int axis = 0; axis < static_cast<int>(shape_.size()); ++axis)
       if (!std::binary_search(axes.begin(), axes.end(), axis)) order_.push_back(axis);
     for (const int axis : order_) row_shape_.push_back(shape_[static_cast<std::size_t>(axis)]);
     for (const int axis : axes) col_shape_.push_back(shape_[static_cast<std::size_t>(axis)]);
     row_axes_ = order_;
     col_axes_ = axes;
-    order_.insert(order_.end(), axes.begin(), axes.end());
+    order_.append(axes.begin(), axes.end());
     trailing_ = std::is_sorted(order_.begin(), order_.end());
     direct_ = is_c_contiguous(transposed(x));
   }
@@ -50,7 +50,7 @@ class RowView {
       if (is_c_contiguous(view) && is_aligned(view)) return {view, is_none_of(view, inputs)};
     }
     Shape shape = row_shape_;
-    shape.insert(shape.end(), col_shape_.begin(), col_shape_.end());
+    shape.append(col_shape_.begin(), col_shape_.end());
     return new_result(scalar, shape);
   }
   py::object finish(const py::object& out, const py::array& matrix, Scalar scalar) const {
@@ -72,19 +72,20 @@ class RowView {
   py::array transposed(const py::array& array) const {
     return trailing_ ? array : array.attr("transpose")(order_tuple(order_)).cast<py::array>();
   }
-  static py::tuple order_tuple(const std::vector<int>& order) {
+  static py::tuple order_tuple(const Axes& order) {
     py::tuple tuple(order.size());
     for (std::size_t i = 0; i < order.size(); ++i) tuple[i] = order[i];
     return tuple;
   }
   py::tuple inverse() const {
-    std::vector<int> order(order_.size());
+    Axes order;
+    order.resize(order_.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[static_cast<std::size_t>(order_[i])] = static_cast<int>(i);
     return order_tuple(order);
   }
 
   Shape shape_, row_shape_, col_shape_;
-  std::vector<int> order_, row_axes_, col_axes_;
+  Axes order_, row_axes_, col_axes_;
   bool trailing_, direct_;
 };
 
