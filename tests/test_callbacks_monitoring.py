@@ -284,7 +284,7 @@ def test_tensorboard_without_a_package(monkeypatch):
         (lambda: ReduceLROnPlateau(factor=1.0), ValueError, r"factor must be in \[0, 1\), got 1.0"),
         (lambda: ReduceLROnPlateau(min_lr=-1), ValueError, "min_lr must be finite and not negative, got -1"),
         (lambda: LearningRateScheduler(0.1), TypeError, "schedule must be a function of epoch and learning rate"),
-        (lambda: LambdaCallback(on_epoch=print), TypeError, "no hook 'on_epoch'; there are: on_train_begin, "),
+        (lambda: LambdaCallback(on_epoch=print), TypeError, "no hook 'on_epoch'; did you mean 'on_epoch_end'\\? There are: on_train_begin, "),
         (lambda: LambdaCallback(on_epoch_end=3), TypeError, "on_epoch_end must be callable, got int"),
         (lambda: TensorBoard(profile_batch=2), ValueError, "profile_batch is not supported, got 2; leave it out"),
         (lambda: TensorBoard(update_freq="never"), ValueError, "update_freq, if not 'epoch' or 'batch', must be"),

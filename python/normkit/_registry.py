@@ -6,8 +6,11 @@ import gc
 import inspect
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
+
+from normkit._names import choices
+from normkit._repr import Described
 
 __all__ = ["Configurable", "Configured", "Owned", "Registry", "snake_case"]
 
@@ -19,7 +22,7 @@ class Configurable(Protocol):
         """Return keyword arguments for the class."""
 
 
-class Configured:
+class Configured(Described):
     """Base of classes that keep each argument of `__init__` as the attribute of that name."""
 
     def get_config(self) -> dict[str, Any]:
@@ -79,19 +82,24 @@ class Registry(Generic[T]):
         Their common base.
     classes : mapping
         Class by name; the first name of a class is the one that error messages show.
+    others : sequence of str, optional
+        Names that whoever asks takes for more than a class, which error messages show as well.
     """
 
-    def __init__(self, kind: str, base: type[T], classes: Mapping[str, type[T]]) -> None:
+    def __init__(
+        self, kind: str, base: type[T], classes: Mapping[str, type[T]], others: Sequence[str] = ()
+    ) -> None:
         self.kind = kind
         self._base = base
         self._classes = dict(classes)
+        self._others = tuple(others)
         self._lookup = {name.lower(): cls for name, cls in classes.items()}
         self._lookup |= {cls.__name__.lower(): cls for cls in classes.values()}
 
     @property
     def names(self) -> list[str]:
         """The names that there are."""
-        return list(self._classes)
+        return [*self._others, *self._classes]
 
     def get(self, identifier: str | Mapping[str, Any] | T) -> T:
         """Return a new object for a name or a saved configuration; an object is returned as it is.
@@ -106,9 +114,19 @@ class Registry(Generic[T]):
         if isinstance(identifier, str):
             return self._find(identifier)()
         if isinstance(identifier, Mapping):
-            return self._find(str(identifier.get("class_name")))(**identifier.get("config", {}))
+            if not isinstance(identifier.get("class_name"), str):
+                raise ValueError(  # noqa: TRY004
+                    f"{self.kind} as a dict must have the keys 'class_name' and 'config', as a saved one has, "
+                    f"got {sorted(map(str, identifier))}"
+                )
+            return self._find(identifier["class_name"])(**identifier.get("config", {}))
         if isinstance(identifier, self._base):
             return identifier
+        if isinstance(identifier, type):
+            raise TypeError(
+                f"{self.kind} must be an instance or a name, got the class {identifier.__name__}; "
+                f"write {identifier.__name__}() with its arguments"
+            )
         raise TypeError(
             f"{self.kind} must be one of {', '.join(self.names)} or an instance of "
             f"{self._base.__name__}, got {type(identifier).__name__}"
@@ -134,4 +152,4 @@ class Registry(Generic[T]):
         try:
             return self._lookup[name.lower()]
         except KeyError:
-            raise ValueError(f"no {self.kind} '{name}'; there are: {', '.join(self.names)}") from None
+            raise ValueError(f"no {self.kind} '{name}'{choices(name, self.names)}") from None

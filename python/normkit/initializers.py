@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from normkit._checks import whole
+from normkit._names import show_public_names
 from normkit._registry import Configured, Registry
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "Zeros",
     "get",
 ]
+
+show_public_names(__name__)
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -90,7 +94,7 @@ class RandomInitializer(Initializer):
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self.seed = seed
+        self.seed = None if seed is None else whole(f"{type(self).__name__}: seed", seed)
 
     def __call__(self, shape: Shape, dtype: DTypeLike, rng: np.random.Generator) -> Array:
         """Return random values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from normkit._names import choices, show_public_names
 from normkit.activations.base import ActivationFunction
 from normkit.activations.gelu import Gelu
 from normkit.activations.rectifiers import Elu, LeakyRelu, Linear, Relu, Relu6, Selu
@@ -43,6 +44,8 @@ __all__ = [
     "swish",
     "tanh",
 ]
+
+show_public_names(__name__)
 
 relu = Relu()
 gelu = Gelu()
@@ -106,14 +109,22 @@ def get(identifier: str | ActivationFunction | None) -> ActivationFunction:
     try:
         return _BY_NAME[identifier.lower()]
     except KeyError:
-        raise ValueError(f"no activation '{identifier}'; there are: {', '.join(_BY_NAME)}") from None
+        raise ValueError(f"no activation '{identifier}'{choices(identifier, _BY_NAME)}") from None
+
+
+def name_of(function: ActivationFunction) -> str | None:
+    """Return the name by which `get` finds this activation; None if it finds another, or nothing."""
+    known = _BY_NAME.get(getattr(function, "name", ""))  # a copy is as good
+    same = type(known) is type(function) and vars(known) == vars(function)
+    return function.name if same else None
 
 
 def serialize(function: ActivationFunction) -> str:
     """Return the name by which `get` finds this activation; ValueError if it is not one of this package."""
-    if _BY_NAME.get(function.name) is not function:
+    name = name_of(function)
+    if name is None:
         raise ValueError(
             f"cannot save activation '{function.name}' of class {type(function).__module__}."
             f"{type(function).__qualname__}; can: {', '.join(_BY_NAME)}"
         )
-    return function.name
+    return name

@@ -10,12 +10,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from normkit._repr import Described
+
 __all__ = ["ActivationFunction"]
 
 Array = NDArray[Any]
 
 
-class ActivationFunction:
+class ActivationFunction(Described):
     """An elementwise function (softmax: along the last axis) with its gradient.
 
     Attributes
@@ -36,6 +38,3 @@ class ActivationFunction:
     def gradient(self, dy: Array, saved: Array) -> Array:
         """Return dL/dz from dL/dy and what `needs_input` says: z, or y."""
         raise NotImplementedError
-
-    def __repr__(self) -> str:
-        return f"<activation {self.name}>"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from normkit._repr import Described
+
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
 
@@ -25,7 +27,7 @@ HOOKS = (
 _ALIASES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
 
 
-class Callback:
+class Callback(Described):
     """Base of the callbacks: every hook does nothing.
 
     Set ``self.model.stop_training = True`` to end training after this batch. Logs of a batch are the
@@ -184,6 +186,9 @@ class CallbackList(Callback):
         if model is not None:
             self.set_model(model)
         self.set_params(params)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"callbacks": self.callbacks}
 
     def set_model(self, model: Sequential) -> None:
         """Tell the model to each."""

@@ -87,6 +87,7 @@ class ModelCheckpoint(MonitorCallback):
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
         self.save_freq = save_freq
+        self.initial_value_threshold = initial_value_threshold
         self._every = _Every("ModelCheckpoint", save_freq)
         self._epoch = 0
 

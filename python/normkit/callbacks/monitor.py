@@ -6,6 +6,7 @@ import math
 import warnings
 from typing import Any
 
+from normkit._names import did_you_mean
 from normkit.callbacks.base import Callback, Logs
 
 __all__ = ["MonitorCallback"]
@@ -38,7 +39,7 @@ class MonitorCallback(Callback):
             raise ValueError(f"{type(self).__name__}: mode must be 'auto', 'min' or 'max', got {mode!r}")
         self.monitor = monitor
         self.mode = mode
-        self.best = baseline
+        self.baseline = self.best = baseline
         self.min_delta = abs(float(min_delta))
         self._warned = False
 
@@ -51,7 +52,7 @@ class MonitorCallback(Callback):
             self._warned = True
             warnings.warn(
                 f"{type(self).__name__}: monitor='{self.monitor}' is not in the logs, which have "
-                f"{', '.join(logs) or 'nothing'}; nothing is done in such an epoch",
+                f"{', '.join(logs) or 'nothing'}; nothing is done in such an epoch{did_you_mean(self.monitor, logs)}",
                 stacklevel=2,
             )
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
+from normkit._names import did_you_mean
 from normkit.layers import Activation, BatchNormalization, Dense, Dropout, Layer, LayerNormalization
 
 __all__ = ["ACTIVATIONS", "build", "default", "describe", "parse"]
@@ -69,8 +70,10 @@ def _layer(token: str) -> Layer:
             raise ValueError(
                 f"dropout needs a rate from 0 to below 1, as in dropout:0.5, got '{token}'"
             ) from None
+    names = (*_NORMALIZATIONS, *ACTIVATIONS)
+    hint = did_you_mean(kind, (*names, "dropout")) or "."
     raise ValueError(
-        f"no layer '{token}'; there are: a number of units, {', '.join((*_NORMALIZATIONS, *ACTIVATIONS))}, dropout:RATE"
+        f"no layer '{token}'{hint} There are: a number of units, {', '.join(names)}, dropout:RATE"
     )
 
 

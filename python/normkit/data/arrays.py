@@ -40,6 +40,9 @@ class Arrays(Source):
         """Return the number of rows."""
         return len(self.arrays[0])
 
+    def _state(self) -> dict[str, Any]:
+        return {}
+
     def where(self, row: int, array: int | None = None, position: tuple[int, ...] = ()) -> str:
         """Say which row."""
         name = "" if array is None else f"array {array + 1}: "

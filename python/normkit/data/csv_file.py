@@ -44,6 +44,7 @@ class CsvFile(Source):
     def __init__(
         self, path: str | os.PathLike[str], x: Columns | None = None, y: Columns | None = None
     ) -> None:
+        self._path, self._x, self._y = path, x, y
         targets = _listed(y)
         features = _listed(x)
         asked = {name.strip().lower() for name in (*targets, *features) if isinstance(name, str)}

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._repr import called
+
 __all__ = [
     "MAX_CLASSES",
     "VALIDATION_SPLIT",
@@ -47,6 +49,9 @@ class Dataset(NamedTuple):
     num_classes: int
     name: str
     divisor: float
+
+    def __repr__(self) -> str:
+        return called(type(self).__name__, self._asdict())
 
 
 def split(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from normkit._checks import whole
+from normkit._repr import Described
 from normkit.data.source import Array, Block, Fault, Function, converted, mapped_block, row_bytes
 
 __all__ = ["UNKNOWN_LENGTH", "BatchIterable", "Stream", "is_iterable_of_batches"]
@@ -21,7 +22,7 @@ UNKNOWN_LENGTH = (
 )
 
 
-class Stream:
+class Stream(Described):
     """Rows from an iterable of batches or of samples; `MiniBatches` shuffles them and cuts batches of its own.
 
     Parameters
@@ -48,6 +49,7 @@ class Stream:
         length: int | None = None,
     ) -> None:
         self._feed = _Feed(items)
+        self._items = items
         self._samples = samples
         self.length = None if length is None else whole("Stream: length", length)
         self._steps: tuple[tuple[Function, int | None], ...] = ()
@@ -195,7 +197,7 @@ def _difference(parts: Sequence[Array], first: Sequence[Array]) -> str:
     return ""
 
 
-class BatchIterable:
+class BatchIterable(Described):
     """An iterable of batches, which are passed on as they come."""
 
     def __init__(self, batches: Iterable[Any]) -> None:

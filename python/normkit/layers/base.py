@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from normkit import activations
 from normkit._checks import float_dtype, sample_shape
+from normkit._random import new_generator
 from normkit._registry import snake_case
+from normkit._repr import Described
 from normkit.initializers import Initializer
 from normkit.layers.variable import Variable
 from normkit.regularizers import Regularizer
@@ -32,7 +34,7 @@ class LayerArguments(TypedDict, total=False):
     input_dim: int | None
 
 
-class Layer:
+class Layer(Described):
     """A differentiable function with weights.
 
     A subclass writes `build` if it has weights, `forward`, `backward`, and `compute_output_shape` if
@@ -84,7 +86,7 @@ class Layer:
         self.built = False
         self.joined = False
         self.weights: list[Variable] = []
-        self.rng = np.random.default_rng()
+        self.rng = new_generator()
 
     @property
     def generator(self) -> np.random.Generator:
@@ -208,8 +210,12 @@ class Layer:
         """Return an error that names this layer, to be raised."""
         return ValueError(f"{type(self).__name__} '{self.name}': {message}")
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+    def _arguments(self) -> dict[str, Any]:
+        return super()._arguments() | {
+            "name": self.name if self.named else None,
+            "dtype": None if self.dtype == np.float32 else self.dtype.name,
+            "input_shape": self.given_input_shape,
+        }
 
 
 class ActivatedLayer(Layer):
@@ -225,6 +231,13 @@ class ActivatedLayer(Layer):
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
         self._saved: Array | None = None
+
+    def _arguments(self) -> dict[str, Any]:
+        found = super()._arguments()
+        if "activation" in found:
+            name = activations.name_of(self.activation)
+            found["activation"] = None if name == "linear" else name or self.activation
+        return found
 
     def preactivation(self, x: Array, training: bool) -> Array:
         """Return z for the input x."""

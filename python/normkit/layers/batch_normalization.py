@@ -253,6 +253,9 @@ class BatchNormalization(AffineNormalization):
         self.store(gradients)
         return gradients.dx if input_gradient else None
 
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), "stats": self.stats if self._has_own_rules else None}
+
     def _goes_by_keras(self, stats: RunningStats) -> bool:
         """Whether nobody has given the moving statistics other rules since they were made."""
         other_rules = stats.unbiased or stats.debias or stats.skip_nonfinite

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from normkit import activations, initializers, regularizers
 from normkit._checks import positive_integer, sample_shape
+from normkit._repr import Described
 from normkit.activations import ActivationFunction
 from normkit.initializers import Initializer
 from normkit.layers.base import ActivatedLayer, LayerArguments, Shape
@@ -21,7 +22,7 @@ Array = NDArray[Any]
 RegularizerLike = str | dict[str, Any] | Regularizer | None
 
 
-class Input:
+class Input(Described):
     """The shape of one sample, as the first item of a model. It is not counted among the layers.
 
     Parameters

@@ -162,6 +162,9 @@ class InstanceNormalization(GroupNormalization):
             **kwargs,
         )
 
+    def _arguments(self) -> dict[str, Any]:
+        return {name: value for name, value in super()._arguments().items() if name != "groups"}
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
         config = super().get_config()

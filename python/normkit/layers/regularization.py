@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit._checks import finite
+from normkit._random import new_generator
 from normkit.layers.base import Layer, LayerArguments
 
 __all__ = ["Dropout", "GaussianNoise"]
@@ -39,7 +40,7 @@ class Dropout(Layer):
             raise ValueError(f"Dropout: rate must be in [0, 1), got {rate}")
         self.rate = float(rate)
         self.seed = seed
-        self._own_rng = None if seed is None else np.random.default_rng(seed)
+        self._own_rng = None if seed is None else new_generator(seed)
         self._scale: Array | None = None
 
     @property

@@ -74,6 +74,9 @@ class Metric(Owned):
         self.name = name if name is not None else snake_case(type(self).__name__)
         self.reset_state()
 
+    def _goes_by(self, name: Any) -> bool:
+        return super()._goes_by(name) or name.replace("_", "") in type(self).__name__.lower()
+
     def update_state(self, *args: Any, **kwargs: Any) -> None:
         """Count a batch of y_true, y_pred, and sample_weight, shape (batch,), if there is any."""
         raise NotImplementedError
@@ -192,6 +195,9 @@ class MeanMetricWrapper(MeanMetric):
     def __init__(self, fn: Callable[[Array, Array], Array], name: str | None = None) -> None:
         super().__init__(name if name is not None else getattr(fn, "__name__", None))
         self.fn = fn
+
+    def _goes_by(self, name: Any) -> bool:
+        return super()._goes_by(name) or name == getattr(self.fn, "__name__", None)
 
     def values(self, y_true: Array, y_pred: Array) -> Array:
         """Return what the function does."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from normkit._checks import positive_integer
+from normkit._names import with_keyword_hints
 from normkit.callbacks import Callback, CallbackList, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import MiniBatches
@@ -37,6 +38,7 @@ class Model(Network):
 
     compiled_state: Compiled | None = None
 
+    @with_keyword_hints
     def compile(
         self,
         optimizer: str | dict[str, Any] | Optimizer = "rmsprop",
@@ -172,6 +174,7 @@ class Model(Network):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
+    @with_keyword_hints
     def evaluate(
         self,
         x: Data,
@@ -199,6 +202,7 @@ class Model(Network):
         with self.distribution.guard(), self._listeners(verbose, callbacks, count) as listeners:
             return flattened(self.run_test(batches, listeners, count), return_dict)
 
+    @with_keyword_hints
     def predict(
         self,
         x: Data,
@@ -254,6 +258,7 @@ class Model(Network):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
+    @with_keyword_hints
     def test_on_batch(
         self,
         x: ArrayLike,
@@ -271,6 +276,7 @@ class Model(Network):
                 compiled.test_step(*batch)
             return flattened(compiled.logs(), return_dict)
 
+    @with_keyword_hints
     def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for this batch in inference mode, an array of its own."""
         outputs = self(x, training=False)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from normkit._checks import finite, positive_integer
+from normkit._names import with_keyword_hints
+from normkit._repr import called
 from normkit.data.minibatches import MiniBatches
 
 if TYPE_CHECKING:
@@ -41,7 +43,11 @@ class LearningRates(NamedTuple):
     rates: NDArray[np.float64]
     losses: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        return called(type(self).__name__, self._asdict())
 
+
+@with_keyword_hints
 def find_learning_rate(
     model: Sequential,
     x: ArrayLike,

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from normkit._checks import float_dtype
+from normkit._names import choices
+from normkit._random import new_generator
+from normkit._repr import Described
 from normkit.layers.base import ActivatedLayer, Layer, Shape, set_variables
 from normkit.layers.core import Input
 from normkit.layers.normalization import Normalization
@@ -19,8 +22,11 @@ __all__ = ["Network", "as_dtype"]
 
 Array = NDArray[Any]
 
+# Of `repr`: the layers of a long network that are shown, and the length up to which they are on one line.
+SHOWN_LAYERS, LINE = 20, 100
 
-class Network:
+
+class Network(Described):
     """Layers in a row.
 
     Parameters
@@ -43,7 +49,7 @@ class Network:
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.name = name if name is not None else "sequential"
-        self.rng = np.random.default_rng(seed)
+        self.rng = new_generator(seed)
         self.dtype = float_dtype(dtype)
         self.layers: list[Layer] = []
         self.input_shape: Shape | None = None
@@ -52,6 +58,19 @@ class Network:
         with self._all_or_nothing([item for item in items if isinstance(item, Layer)]):
             for item in items:
                 self.add(item)
+
+    def __repr__(self) -> str:
+        layers = [repr(layer) for layer in getattr(self, "layers", ())]
+        if len(layers) > SHOWN_LAYERS:
+            layers[SHOWN_LAYERS - 2 : -2] = [f"... {len(layers) - SHOWN_LAYERS} more"]
+        facts = f"name={getattr(self, 'name', None)!r}"
+        if layers:
+            facts += f", parameters={self.count_params()}" if self.built else ", built=False"
+        text = f"{type(self).__name__}([{', '.join(layers)}], {facts})"
+        if len(text) > LINE:
+            listed = "".join(f"    {layer},\n" for layer in layers)
+            text = f"{type(self).__name__}([\n{listed}], {facts})"
+        return text
 
     def add(self, layer: Layer | Input | Network) -> None:
         """Append a layer, and build it if the shape of its input is known.
@@ -263,7 +282,7 @@ class Network:
             if layer.name == name:
                 return layer
         raise ValueError(
-            f"{self.name}: no layer '{name}'; there are: {', '.join(layer.name for layer in self.layers)}"
+            f"{self.name}: no layer '{name}'{choices(name, [layer.name for layer in self.layers])}"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 from numpy.typing import ArrayLike, NDArray
 
 from normkit._checks import positive_integer, whole
+from normkit._names import with_keyword_hints
 from normkit.callbacks import CallbackList, History, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import Last
@@ -66,6 +67,7 @@ class Sequential(Model):
         """Leave out the fit at work: a copy made by a callback is not training."""
         return {**vars(self), "_run": None}
 
+    @with_keyword_hints
     def fit(
         self,
         x: Data,
@@ -246,6 +248,7 @@ class Sequential(Model):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
+    @with_keyword_hints
     def train_on_batch(
         self,
         x: ArrayLike,
@@ -268,6 +271,7 @@ class Sequential(Model):
                 compiled.train_step(*batch)
             return flattened(compiled.logs(), return_dict)
 
+    @with_keyword_hints
     def summary(self, print_fn: Callable[[str], object] | None = None) -> None:
         """Print a table of layers, output shapes and numbers of parameters.
 
@@ -278,14 +282,17 @@ class Sequential(Model):
         for line in summary_lines(self, [(a.size, a.nbytes) for a in slots]):
             (print_fn or print)(line)
 
+    @with_keyword_hints
     def save(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
         """Save to one file; see `normkit.models.save_model`."""
         saving.save_model(self, filepath, overwrite)
 
+    @with_keyword_hints
     def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
         """Save the weights alone, and the optimizer's state; see `normkit.models.save_weights`."""
         saving.save_weights(self, filepath, overwrite)
 
+    @with_keyword_hints
     def load_weights(self, filepath: str | os.PathLike[str]) -> None:
         """Take over the weights of a file; see `normkit.models.load_weights`."""
         saving.load_weights(self, filepath)
