@@ -3,12 +3,55 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["finite", "float_dtype", "positive_integer", "sample_shape", "whole"]
+__all__ = [
+    "as_array",
+    "as_numbers",
+    "batch_shape",
+    "finite",
+    "float_dtype",
+    "integer",
+    "integers",
+    "number",
+    "positive_integer",
+    "sample_shape",
+    "share",
+    "shown",
+    "whole",
+]
+
+
+def shown(value: Any) -> str:
+    """Return a value and its type for a message, in short: "'0.01' of type str"."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}; write {value.__name__}() with its arguments"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} of type {type(value).__name__}"
+
+
+def number(what: str, value: Any) -> float:
+    """Return `value` as a float, or raise TypeError: 'SGD: learning_rate must be a number, got ...'."""
+    try:
+        checked = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{what} must be a number, got {shown(value)}") from None
+    if isinstance(value, (str, bytes, bytearray)):
+        raise TypeError(f"{what} must be a number, got {shown(value)}; leave out the quotes")
+    return checked
+
+
+def integer(what: str, value: Any) -> int:
+    """Return `value` as an int, or raise TypeError: 'BatchNormalization: axis must be an integer, got ...'."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{what} must be an integer, got {shown(value)}")
+    return int(value)
 
 
 def positive_integer(what: str, value: Any) -> int:
@@ -27,15 +70,26 @@ def whole(what: str, value: Any) -> int:
 
 def finite(what: str, value: Any) -> float:
     """Return `value` as a float, or raise ValueError: 'Adam: epsilon must be finite and not negative, got -1'."""
-    number = float(value)
-    if not (math.isfinite(number) and number >= 0.0):
-        raise ValueError(f"{what} must be finite and not negative, got {number:g}")
-    return number
+    checked = number(what, value)
+    if not (math.isfinite(checked) and checked >= 0.0):
+        raise ValueError(f"{what} must be finite and not negative, got {checked:g}")
+    return checked
+
+
+def share(what: str, value: Any, below_one: bool = False) -> float:
+    """Return `value` as a float, or raise ValueError: 'Dropout: rate must be in [0, 1), got 1.5'."""
+    checked = number(what, value)
+    if not (0.0 <= checked < 1.0 or (checked == 1.0 and not below_one)):
+        raise ValueError(f"{what} must be in [0, 1{')' if below_one else ']'}, got {value}")
+    return checked
 
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """Return float32 or float64 as a dtype; anything else is a TypeError."""
-    resolved = np.dtype(dtype)
+    try:
+        resolved = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
     if resolved not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise TypeError(f"dtype must be float32 or float64, got {resolved}")
     return resolved
@@ -46,7 +100,60 @@ def sample_shape(shape: Any) -> tuple[int, ...]:
     try:
         return tuple(positive_integer("a length", length) for length in shape)
     except (TypeError, ValueError):
+        hint = f"; write ({shape},)" if isinstance(shape, int) and shape > 0 else ""
         raise ValueError(
             "the shape of one sample is a tuple of positive integers without the batch axis, "
-            f"such as (784,); got {shape!r}"
+            f"such as (784,); got {shape!r}{hint}"
         ) from None
+
+
+def batch_shape(shape: tuple[int | None, ...]) -> str:
+    """Return the shape in words, with 'batch' as its first axis."""
+    return f"({', '.join(['batch', *(str(n) for n in shape[1:])])}{',' if len(shape) == 1 else ''})"
+
+
+def integers(what: str, value: Any) -> tuple[int, ...]:
+    """Return an integer, or a sequence of them, as a tuple of ints, or raise TypeError."""
+    given = value if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) else [value]
+    return tuple(integer(f"each of {what}" if given is value else what, one) for one in given)
+
+
+def as_array(name: str, given: Any) -> NDArray[Any]:
+    """Return what is given as an array, or raise ValueError if its rows differ in length or cannot be one."""
+    try:
+        return np.asarray(given)
+    except (ValueError, TypeError) as error:
+        if isinstance(given, Sequence):
+            raise ValueError(f"{name} must be one array, got {_parts(given)}") from error  # noqa: TRY004
+        raise ValueError(f"{name} must be an array, got {shown(given)}") from error
+
+
+def as_numbers(name: str, given: Any) -> NDArray[Any]:
+    """Return what is given as an array of real numbers, or raise TypeError, ValueError as `as_array` does."""
+    found = as_array(name, given)
+    if found.dtype.kind in "buif":
+        return found
+    if found.ndim == 0:
+        got = shown(given)
+    elif found.dtype.kind in "US":
+        got = f"text such as {found.flat[0].item()!r}" if found.size else "text"
+    else:
+        got = f"dtype {found.dtype}"
+    hint = ""
+    if found.dtype.kind == "O" and found.ndim:
+        hint = f"; if all are numbers, give {name}.astype(float)"
+    elif found.dtype.kind == "c":
+        hint = f"; give {name}.real and {name}.imag side by side"
+    raise TypeError(f"{name} must be an array of numbers, got {got}{hint}")
+
+
+def _parts(given: Sequence[Any]) -> str:
+    """Say what a sequence that is no array consists of."""
+    kind = type(given).__name__
+    if any(hasattr(part, "shape") for part in given):
+        shapes = ", ".join(str(getattr(part, "shape", type(part).__name__)) for part in given[:4])
+        return f"a {kind} of {len(given)} with the shapes {shapes}{', ...' if len(given) > 4 else ''}"
+    lengths = {len(part) for part in given if isinstance(part, Sequence)}
+    if len(lengths) > 1:
+        return f"a {kind} whose rows differ in length: {min(lengths)} and {max(lengths)}; make them equal"
+    return f"a {kind} whose rows differ in length; make them equal"

@@ -35,24 +35,33 @@ def choices(name: object, names: Iterable[str]) -> str:
 
 
 def with_keyword_hints(function: F) -> F:
-    """Let the TypeError for a mistyped keyword argument name the one that was meant.
+    """Let the TypeError for a mistyped keyword argument of a method or function name the one that was meant.
 
-    A function that takes any keyword is returned as it is: what it passes them on to will answer.
+    One that takes any keyword is returned as it is: what it passes them on to will answer.
     """
     code = function.__code__
     if code.co_flags & inspect.CO_VARKEYWORDS:
         return function
-    known = frozenset(code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount])
+    by_position = code.co_varnames[: code.co_argcount]
+    by_name = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    known = frozenset((*by_position[code.co_posonlyargcount :], *by_name))
+    most = sys.maxsize if code.co_flags & inspect.CO_VARARGS or not by_name else code.co_argcount
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        if not known.issuperset(kwargs):
+        if len(args) > most or not known.issuperset(kwargs):
             what, names = function.__name__, known - {"self"}
             if what == "__init__":
                 what, names = type(args[0]).__name__, frozenset(parameters(type(args[0])))
-            unknown = next(name for name in kwargs if name not in known)
-            hint = did_you_mean(unknown, names) or choices(unknown, sorted(names))
-            raise TypeError(f"{what}: unexpected keyword argument '{unknown}'{hint}")
+            for name in kwargs:
+                if name not in known:
+                    hint = did_you_mean(name, names) or choices(name, sorted(names))
+                    raise TypeError(f"{what}: unexpected keyword argument '{name}'{hint}")
+            own = "self" in by_position
+            raise TypeError(
+                f"{what}: takes {most - own} positional arguments, got {len(args) - own}; "
+                f"by name: {', '.join(by_name)}"
+            )
         return function(*args, **kwargs)
 
     return checked  # type: ignore[return-value]  # of the same signature

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from normkit._checks import shown
 from normkit._names import choices
 from normkit._repr import Described
 
@@ -99,7 +100,7 @@ class Registry(Generic[T]):
     @property
     def names(self) -> list[str]:
         """The names that there are."""
-        return [*self._others, *self._classes]
+        return list(self._classes)
 
     def get(self, identifier: str | Mapping[str, Any] | T) -> T:
         """Return a new object for a name or a saved configuration; an object is returned as it is.
@@ -123,13 +124,10 @@ class Registry(Generic[T]):
         if isinstance(identifier, self._base):
             return identifier
         if isinstance(identifier, type):
-            raise TypeError(
-                f"{self.kind} must be an instance or a name, got the class {identifier.__name__}; "
-                f"write {identifier.__name__}() with its arguments"
-            )
+            raise TypeError(f"{self.kind} must be an instance or a name, got {shown(identifier)}")
         raise TypeError(
-            f"{self.kind} must be one of {', '.join(self.names)} or an instance of "
-            f"{self._base.__name__}, got {type(identifier).__name__}"
+            f"{self.kind} must be one of {', '.join((*self._others, *self.names))} or an instance of "
+            f"{self._base.__name__}, got {shown(identifier)}"
         )
 
     def serialize(self, instance: T) -> dict[str, Any]:
@@ -152,4 +150,6 @@ class Registry(Generic[T]):
         try:
             return self._lookup[name.lower()]
         except KeyError:
-            raise ValueError(f"no {self.kind} '{name}'{choices(name, self.names)}") from None
+            raise ValueError(
+                f"no {self.kind} '{name}'{choices(name, (*self._others, *self.names))}"
+            ) from None

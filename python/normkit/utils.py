@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import positive_integer, whole
+from normkit._checks import as_numbers, positive_integer, whole
 from normkit._names import show_public_names
 from normkit._random import seed_all
 
@@ -66,7 +66,7 @@ def to_categorical(x: ArrayLike, num_classes: int | None = None) -> NDArray[Any]
     ValueError
         If a label is no integer, or is not in [0, num_classes).
     """
-    labels = np.asarray(x)
+    labels = as_numbers("to_categorical: x", x)
     if labels.ndim > 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
     if labels.size and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from normkit._checks import shown
 from normkit._names import choices, show_public_names
 from normkit.activations.base import ActivationFunction
 from normkit.activations.gelu import Gelu
@@ -103,8 +104,8 @@ def get(identifier: str | ActivationFunction | None) -> ActivationFunction:
         return identifier
     if not isinstance(identifier, str):
         raise TypeError(
-            f"activation must be one of {', '.join(_BY_NAME)} or an ActivationFunction, "
-            f"got {type(identifier).__name__}"
+            f"activation must be one of {', '.join(_BY_NAME)} or an ActivationFunction, got {shown(identifier)}"
+            + ("; a layer goes into the model after this one" if hasattr(identifier, "ensure_built") else "")
         )
     try:
         return _BY_NAME[identifier.lower()]

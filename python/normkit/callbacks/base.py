@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from normkit._checks import shown
 from normkit._repr import Described
 
 if TYPE_CHECKING:
@@ -162,12 +163,12 @@ class CallbackList(Callback):
 
         if isinstance(callbacks, CallbackList):
             callbacks = list(callbacks.callbacks)
-        self.callbacks: list[Callback] = (
-            [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
-        )
+        if callbacks is not None and not isinstance(callbacks, Iterable):
+            callbacks = [callbacks]
+        self.callbacks: list[Callback] = list(callbacks or ())
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
-                raise TypeError(f"callbacks must be instances of Callback, got {callback!r}")
+                raise TypeError(f"callbacks must be instances of Callback, got {shown(callback)}")
         for kind, wanted in ((History, add_history), (ProgbarLogger, add_progbar)):
             if wanted and not any(isinstance(callback, kind) for callback in self.callbacks):
                 self.callbacks.append(kind())

@@ -6,6 +6,7 @@ import math
 import warnings
 from typing import Any
 
+from normkit._checks import number, shown
 from normkit._names import did_you_mean
 from normkit.callbacks.base import Callback, Logs
 
@@ -37,10 +38,14 @@ class MonitorCallback(Callback):
     ) -> None:
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"{type(self).__name__}: mode must be 'auto', 'min' or 'max', got {mode!r}")
+        if not isinstance(monitor, str):
+            raise TypeError(
+                f"{type(self).__name__}: monitor must be a name of the logs, such as 'val_loss', got {shown(monitor)}"
+            )
         self.monitor = monitor
         self.mode = mode
         self.baseline = self.best = baseline
-        self.min_delta = abs(float(min_delta))
+        self.min_delta = abs(number(f"{type(self).__name__}: min_delta", min_delta))
         self._warned = False
 
     def monitored(self, logs: Logs) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from normkit._checks import whole
+from normkit._checks import as_array, whole
 from normkit._repr import Described
 from normkit.data.source import Array, Block, Fault, Function, converted, mapped_block, row_bytes
 
@@ -208,7 +208,13 @@ class BatchIterable(Described):
     @property
     def empty(self) -> tuple[Array, ...]:
         """The first batch without its rows."""
-        return self._after_steps(tuple(part[:0] for part in _parts(self._feed.peek())))
+        parts = _parts(self._feed.peek())
+        if any(part.ndim == 0 for part in parts):
+            raise ValueError(
+                "an item of the iterable must be a batch of samples, such as (x, y) of arrays, got "
+                f"{', '.join(f'{part.item()!r}' if part.ndim == 0 else f'shape {part.shape}' for part in parts)}"
+            )
+        return self._after_steps(tuple(part[:0] for part in parts))
 
     def map(self, function: Function, array: int | None = None) -> BatchIterable:
         """Return the batches after a function; see `Source.map`."""
@@ -239,7 +245,8 @@ def _sample(item: Any) -> tuple[Array, ...]:
 
 def _parts(item: Any) -> tuple[Array, ...]:
     """Return the arrays of a batch."""
-    return tuple(np.asarray(part) for part in (item if isinstance(item, (tuple, list)) else (item,)))
+    parts = item if isinstance(item, (tuple, list)) else (item,)
+    return tuple(as_array("each part of a batch", part) for part in parts)
 
 
 def is_iterable_of_batches(given: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from normkit import activations
-from normkit._checks import float_dtype, sample_shape
+from normkit._checks import as_array, as_numbers, float_dtype, sample_shape, shown
 from normkit._random import new_generator
 from normkit._registry import snake_case
 from normkit._repr import Described
@@ -78,6 +78,8 @@ class Layer(Described):
                     f"got {input_shape} and {input_dim}"
                 )
             input_shape = (input_dim,)
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"{type(self).__name__}: name must be a string, got {shown(name)}")
         self.named = name is not None
         self.name = name if name is not None else snake_case(type(self).__name__)
         self.trainable = trainable
@@ -140,7 +142,7 @@ class Layer(Described):
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Apply the layer to one batch, building it first if need be."""
-        batch = np.ascontiguousarray(x, self.dtype)
+        batch = np.ascontiguousarray(as_numbers("x", x), self.dtype)
         self.ensure_built((None, *batch.shape[1:]))
         self.check_input(batch.shape)
         return self.forward(batch, training)
@@ -264,17 +266,20 @@ class ActivatedLayer(Layer):
 
 def set_variables(owner: str, variables: Sequence[Variable], values: Sequence[ArrayLike]) -> None:
     """Assign all values to all variables, or none of them if one does not fit."""
-    arrays = [np.asarray(value) for value in values]
+    if not isinstance(values, (Sequence, np.ndarray)):
+        raise TypeError(f"{owner}: weights must be a list of arrays, got {shown(values)}")
+    arrays = [as_array(f"{owner}: weight {index}", value) for index, value in enumerate(values)]
     if len(arrays) != len(variables):
         raise ValueError(
             f"{owner}: expected {len(variables)} weights "
             f"({', '.join(f'{v.name} {v.shape}' for v in variables) or 'none'}), got {len(arrays)}"
         )
-    for index, (variable, array) in enumerate(zip(variables, arrays, strict=True)):
-        if variable.shape != array.shape:
+    for index, (variable, value) in enumerate(zip(variables, arrays, strict=True)):
+        if variable.shape != value.shape:
             raise ValueError(
                 f"{owner}: weight {index} '{variable.name}' must have shape {variable.shape}, "
-                f"got {array.shape}"
+                f"got {value.shape}"
             )
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
+        as_numbers(f"{owner}: weight {index}", value)
+    for variable, value in zip(variables, arrays, strict=True):
+        variable.assign(value)

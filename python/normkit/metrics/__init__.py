@@ -144,6 +144,11 @@ def get(identifier: str | dict[str, Any] | Metric | Callable[..., Any]) -> Metri
     """
     if callable(identifier) and not isinstance(identifier, (Metric, type)):
         return MeanMetricWrapper(identifier)
+    if is_accuracy(identifier):
+        raise ValueError(
+            f"metric '{identifier}' depends on the targets, which compile(metrics=['{identifier}']) waits for; here use "
+            "'sparse_categorical_accuracy', 'categorical_accuracy' or 'binary_accuracy'"
+        )
     metric = registry.get(identifier)  # type: ignore[arg-type]  # what is left of the union
     if isinstance(identifier, str):
         metric.name = identifier

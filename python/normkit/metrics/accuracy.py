@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from normkit._checks import positive_integer
+from normkit._checks import number, positive_integer
 from normkit.metrics.base import MeanMetric, matched
 
 __all__ = [
@@ -47,7 +47,7 @@ class BinaryAccuracy(_Accuracy):
 
     def __init__(self, name: str | None = None, threshold: float = 0.5) -> None:
         super().__init__(name)
-        self.threshold = float(threshold)
+        self.threshold = number("BinaryAccuracy: threshold", threshold)
 
     def values(self, y_true: Array, y_pred: Array) -> Array:
         """1 where (y_pred > threshold) is y_true."""

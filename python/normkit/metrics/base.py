@@ -218,5 +218,6 @@ def matched(name: str, y_true: Array, y_pred: Array) -> Array:
         raise ValueError(
             f"{name}: targets and predictions do not match: the shapes to compare are "
             f"{y_true.shape} and {y_pred.shape}"
+            + ("; labels of several classes are given as one-hot rows" if y_true.ndim < y_pred.ndim else "")
         )
     return y_true

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import positive_integer
+from normkit._checks import as_numbers, positive_integer
 from normkit.metrics.base import Metric, matched
 
 __all__ = [
@@ -52,7 +52,13 @@ class Confusion(Metric):
         class_id: int | None = None,
         name: str | None = None,
     ) -> None:
-        given = [] if thresholds is None else np.atleast_1d(np.asarray(thresholds, np.float64)).tolist()
+        given = (
+            []
+            if thresholds is None
+            else np.atleast_1d(as_numbers(f"{type(self).__name__}: thresholds", thresholds))
+            .astype(np.float64)
+            .tolist()
+        )
         self.thresholds = None if thresholds is None else given[0] if np.ndim(thresholds) == 0 else given
         if any(not 0.0 <= threshold <= 1.0 for threshold in given):
             raise ValueError(f"{type(self).__name__}: thresholds must be in [0, 1], got {thresholds}")

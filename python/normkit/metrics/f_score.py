@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from normkit._checks import number
 from normkit.metrics.base import Metric, matched
 
 __all__ = ["F1Score", "FBetaScore"]
@@ -43,9 +44,9 @@ class FBetaScore(Metric):
         kind = type(self).__name__
         if average not in self.AVERAGES:
             raise ValueError(f"{kind}: average must be one of {self.AVERAGES}, got {average!r}")
-        if not beta > 0.0:
+        if not number(f"{kind}: beta", beta) > 0.0:
             raise ValueError(f"{kind}: beta must be above 0, got {beta}")
-        if threshold is not None and not 0.0 < threshold <= 1.0:
+        if threshold is not None and not 0.0 < number(f"{kind}: threshold", threshold) <= 1.0:
             raise ValueError(f"{kind}: threshold must be in (0, 1], got {threshold}")
         super().__init__("fbeta_score" if name is None else name)
         self.average, self.beta, self.threshold = average, float(beta), threshold

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import finite, positive_integer
+from normkit._checks import finite, positive_integer, shown
 from normkit._names import with_keyword_hints
 from normkit._repr import called
 from normkit.data.minibatches import MiniBatches
@@ -96,6 +96,8 @@ def find_learning_rate(
         raise ValueError(f"{what}: lowest must be above 0 and below highest, got {lowest:g} and {highest:g}")
     if positive_integer(f"{what}: steps", steps) < 10:
         raise ValueError(f"{what}: steps must be at least 10, got {steps}")
+    if not hasattr(model, "require_compiled"):
+        raise TypeError(f"{what}: the first argument must be a Sequential, got {shown(model)}")
     model.require_compiled(what)
     twin = copy.deepcopy(model)
     rates = np.geomspace(lowest, highest, steps)

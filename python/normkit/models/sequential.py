@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import positive_integer, whole
+from normkit._checks import number, positive_integer, shown, whole
 from normkit._names import with_keyword_hints
 from normkit.callbacks import CallbackList, History, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
@@ -18,6 +19,7 @@ from normkit.data.minibatches import Last
 from normkit.models import saving
 from normkit.models.evaluation import Callbacks, Model, Verbose, at_most, flattened, given_or_default
 from normkit.models.inputs import Data, as_batch, as_samples, is_dataset, split_validation
+from normkit.models.nonfinite import Watch
 from normkit.models.summary import summary_lines
 from normkit.models.training import Passes, TrainingRun, Validation
 
@@ -146,7 +148,9 @@ class Sequential(Model):
         compiled = self.require_compiled("fit")
         with self.distribution.agreement():
             check_verbose(verbose)
-            if validation_split and validation_data is None:
+            if not isinstance(shuffle, (bool, np.bool_)):
+                raise TypeError(f"fit: shuffle must be True or False, got {shown(shuffle)}")
+            if number("validation_split", validation_split) and validation_data is None:
                 (x, y, sample_weight), validation_data = split_validation(
                     x, y, sample_weight, validation_split
                 )
@@ -173,6 +177,7 @@ class Sequential(Model):
                 steps=steps,
             )
             compiled.prepare_training()
+            compiled.watch = Watch(samples.x if isinstance(samples.x, np.ndarray) else None)
         history = next(c for c in listeners.callbacks if isinstance(c, History))
         self.history = history
         with self.distribution.guard(), listeners:
@@ -182,6 +187,7 @@ class Sequential(Model):
                 self._run.go()
             finally:
                 self._run = None
+                compiled.watch = Watch()
         return history
 
     def _validation(

@@ -6,6 +6,7 @@ import bisect
 import math
 from collections.abc import Sequence
 
+from normkit._checks import number
 from normkit.optimizers.schedules.base import LearningRateSchedule
 
 __all__ = ["ExponentialDecay", "InverseTimeDecay", "PiecewiseConstantDecay", "PolynomialDecay"]
@@ -98,7 +99,9 @@ class PiecewiseConstantDecay(LearningRateSchedule):
                 "PiecewiseConstantDecay: values must be one more than boundaries, "
                 f"got {len(values)} values and {len(boundaries)} boundaries"
             )
-        self.boundaries = [float(boundary) for boundary in boundaries]
+        self.boundaries = [
+            number("PiecewiseConstantDecay: each boundary", boundary) for boundary in boundaries
+        ]
         if self.boundaries != sorted(self.boundaries):
             raise ValueError(
                 f"PiecewiseConstantDecay: boundaries must increase, got {', '.join(map(str, boundaries))}"
@@ -142,7 +145,7 @@ class PolynomialDecay(LearningRateSchedule):
         self.initial_learning_rate = self._rate("initial_learning_rate", initial_learning_rate)
         self.decay_steps = self._positive("decay_steps", decay_steps)
         self.end_learning_rate = self._rate("end_learning_rate", end_learning_rate)
-        self.power = float(power)
+        self.power = number("PolynomialDecay: power", power)
         self.cycle = cycle
         self.name = name
 
