@@ -163,7 +163,7 @@ MISTYPED: list[tuple[Callable[[], Any], str]] = [
     (lambda: nk.Sequential([layers.Dense(1)]).get_layer("dens"), "no layer 'dens'; did you mean 'dense'?"),
     (lambda: nk.isa.use("basline"), "did you mean 'baseline'?"),
     (lambda: architecture._layer("gleu"), "no layer 'gleu'; did you mean 'gelu'?"),
-    (lambda: architecture._layer("dropuot:0.5"), "did you mean 'dropout'?"),
+    (lambda: architecture._layer("dropuot:0.5"), "did you mean 'dropout:RATE'?"),
     (lambda: callbacks.LambdaCallback(on_epoch_edn=print), "did you mean 'on_epoch_end'?"),
     (lambda: nk.Sequental, "module 'normkit' has no attribute 'Sequental'; did you mean 'Sequential'?"),
     (lambda: nk.layer_nrom, "did you mean 'layer_norm'?"),
@@ -182,7 +182,10 @@ KEYWORDS: list[tuple[Callable[[], Any], str]] = [
     (lambda: layers.Flatten(nam="x"), "did you mean 'name'?"),
     (lambda: optimizers.Adam(learning_rte=0.1), "Adam: unexpected keyword argument 'learning_rte'; did"),
     (lambda: optimizers.Adam(clipnrom=0.1), "did you mean 'clipnorm'?"),
-    (lambda: optimizers.Adam(lr=0.1), "Adam: unexpected keyword argument 'lr'"),
+    (
+        lambda: optimizers.Adam(lr=0.1),
+        "Adam: unexpected keyword argument 'lr'; did you mean 'learning_rate'?",
+    ),
     (lambda: schedules.CosineDecay(0.1, decay_step=3), "did you mean 'decay_steps'?"),
     (lambda: losses.Huber(dleta=1.0), "did you mean 'delta'?"),
     (lambda: metrics.AUC(num_treshold=3), "did you mean 'num_thresholds'?"),
@@ -212,6 +215,19 @@ def test_a_mistyped_keyword(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(TypeError) as caught:
         call()
     assert message in str(caught.value)
+
+
+def test_a_mistyped_column(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("size,label\n1,2\n")
+    with pytest.raises(
+        ValueError, match="no column 'lable'; columns are size, label; did you mean 'label'\\?"
+    ):
+        data.CsvFile(tmp_path / "t.csv", y="lable")
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["images"] = np.ones((3, 2))
+    with pytest.raises(ValueError, match="no dataset 'image', but images; did you mean 'images'\\?"):
+        data.Hdf5File(tmp_path / "t.h5", "image")
 
 
 def test_a_mistyped_monitor() -> None:

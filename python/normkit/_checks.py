@@ -26,14 +26,22 @@ __all__ = [
 ]
 
 
+LONGEST = 60  # characters of a value in a message
+
+
 def shown(value: Any) -> str:
     """Return a value and its type for a message, in short: "'0.01' of type str"."""
     if value is None:
         return "None"
     if isinstance(value, type):
         return f"the class {value.__name__}; write {value.__name__}() with its arguments"
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} of type {type(value).__name__}"
+    return f"{_brief(value)} of type {type(value).__name__}"
+
+
+def _brief(value: Any) -> str:
+    """Return the repr on one line, cut."""
+    text = " ".join(repr(value)[:200].split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def number(what: str, value: Any) -> float:
@@ -57,14 +65,14 @@ def integer(what: str, value: Any) -> int:
 def positive_integer(what: str, value: Any) -> int:
     """Return `value` as an int, or raise ValueError: 'Dense: units must be a positive integer, got 0'."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{what} must be a positive integer, got {value!r}")
+        raise ValueError(f"{what} must be a positive integer, got {_brief(value)}")
     return int(value)
 
 
 def whole(what: str, value: Any) -> int:
     """Return `value` as an int of at least 0, or raise ValueError: 'fit: epochs must be ..., got -1'."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"{what} must be an integer, 0 or more, got {value!r}")
+        raise ValueError(f"{what} must be an integer, 0 or more, got {_brief(value)}")
     return int(value)
 
 
@@ -103,7 +111,7 @@ def sample_shape(shape: Any) -> tuple[int, ...]:
         hint = f"; write ({shape},)" if isinstance(shape, int) and shape > 0 else ""
         raise ValueError(
             "the shape of one sample is a tuple of positive integers without the batch axis, "
-            f"such as (784,); got {shape!r}{hint}"
+            f"such as (784,); got {_brief(shape)}{hint}"
         ) from None
 
 
@@ -141,7 +149,7 @@ def as_numbers(name: str, given: Any) -> NDArray[Any]:
         got = f"dtype {found.dtype}"
     hint = ""
     if found.dtype.kind == "O" and found.ndim:
-        hint = f"; if all are numbers, give {name}.astype(float)"
+        hint = f"; if all are numbers, give np.asarray({name}, float)"
     elif found.dtype.kind == "c":
         hint = f"; give {name}.real and {name}.imag side by side"
     raise TypeError(f"{name} must be an array of numbers, got {got}{hint}")

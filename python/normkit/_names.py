@@ -16,7 +16,11 @@ LONGEST = 100  # characters of a name that is worth comparing
 
 
 def did_you_mean(name: object, names: Iterable[str]) -> str:
-    """Return "; did you mean 'adam'?" for 'adma', to be put at the end of a message; "" if nothing is close."""
+    """Return "; did you mean 'adam'?" for 'adma', to be put at the end of a message; "" if nothing is close.
+
+    Close are names with the same letters, those that differ in a few, and those whose words begin with the letters that
+    were given: 'lr' for 'learning_rate'.
+    """
     import difflib  # needed by errors alone
 
     if not isinstance(name, str) or len(name) > LONGEST:
@@ -24,7 +28,9 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
     there_are = {other.lower(): other for other in names}
     close = difflib.get_close_matches(name.lower(), there_are)
     swapped = [other for other in close if sorted(other) == sorted(name.lower())]
-    return next((f"; did you mean '{there_are[other]}'?" for other in (*swapped, *close)), "")
+    short = [other for other in there_are if name.lower() == "".join(word[:1] for word in other.split("_"))]
+    meant = [*swapped, *close, *short]
+    return f"; did you mean '{there_are[meant[0]]}'?" if meant else ""
 
 
 def choices(name: object, names: Iterable[str]) -> str:

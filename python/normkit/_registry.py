@@ -120,7 +120,10 @@ class Registry(Generic[T]):
                     f"{self.kind} as a dict must have the keys 'class_name' and 'config', as a saved one has, "
                     f"got {sorted(map(str, identifier))}"
                 )
-            return self._find(identifier["class_name"])(**identifier.get("config", {}))
+            config = identifier.get("config", {})
+            if not isinstance(config, Mapping):
+                raise TypeError(f"{self.kind}: 'config' must be a dict of arguments, got {shown(config)}")
+            return self._find(identifier["class_name"])(**config)
         if isinstance(identifier, self._base):
             return identifier
         if isinstance(identifier, type):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from normkit._checks import as_array, whole
+from normkit._checks import as_array, shown, whole
 from normkit._repr import Described
 from normkit.data.source import Array, Block, Fault, Function, converted, mapped_block, row_bytes
 
@@ -212,7 +212,7 @@ class BatchIterable(Described):
         if any(part.ndim == 0 for part in parts):
             raise ValueError(
                 "an item of the iterable must be a batch of samples, such as (x, y) of arrays, got "
-                f"{', '.join(f'{part.item()!r}' if part.ndim == 0 else f'shape {part.shape}' for part in parts)}"
+                + ", ".join(shown(part.item()) if part.ndim == 0 else f"shape {part.shape}" for part in parts)
             )
         return self._after_steps(tuple(part[:0] for part in parts))
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit import initializers, ops
-from normkit._checks import integer, positive_integer, share
+from normkit._checks import integer, positive_integer, share, shown
 from normkit.layers.base import LayerArguments, Shape
 from normkit.layers.normalization import NUM_THREADS, AffineNormalization, InitializerLike, RegularizerLike
 from normkit.layers.variable import Variable
@@ -109,6 +109,10 @@ class BatchNormalization(AffineNormalization):
             gamma_regularizer,
             **kwargs,
         )
+        if stats is not None and not isinstance(stats, (RunningStats, dict)):
+            raise TypeError(f"BatchNormalization: stats must be a RunningStats, got {shown(stats)}")
+        if renorm is not None and not isinstance(renorm, (RenormSchedule, dict)):
+            raise TypeError(f"BatchNormalization: renorm must be a RenormSchedule, got {shown(renorm)}")
         self.stats: RunningStats | None = RunningStats(**stats) if isinstance(stats, dict) else stats
         self._has_own_rules = stats is not None
         self.axis = integer("BatchNormalization: axis", axis)

@@ -89,11 +89,19 @@ class Loss(Configured):
         if predictions.dtype not in (np.float32, np.float64):
             predictions = predictions.astype(np.float64)
         targets = self.targets(y_true, predictions.shape, predictions.dtype)
+        if targets.ndim == 0:
+            raise ValueError(
+                f"{self.name}: y_true and y_pred need a batch axis, for one sample y_true[None], y_pred[None]"
+            )
         if len(targets) != len(predictions):
             raise ValueError(
                 f"{self.name}: y_true and y_pred must have the same length, got {len(targets)} and {len(predictions)}"
             )
-        weight = None if sample_weight is None else np.asarray(sample_weight, predictions.dtype)
+        weight = None if sample_weight is None else as_numbers("sample_weight", sample_weight)
+        if weight is not None:
+            if weight.shape != predictions.shape[:1]:
+                raise ValueError(f"sample_weight must have shape {predictions.shape[:1]}, got {weight.shape}")
+            weight = weight.astype(predictions.dtype, copy=False)
         return self.mean_and_gradient(targets, predictions, weight)[0]
 
     def mean_and_gradient(self, y_true: Array, y_pred: Array, weight: Array | None) -> tuple[float, Array]:

@@ -87,6 +87,10 @@ class _TopK(_Accuracy):
         self.k = positive_integer(f"{type(self).__name__}: k", k)
 
     def _hits(self, labels: Array, y_pred: Array) -> Array:
+        if labels.size and not (labels.min() >= 0 and labels.max() < y_pred.shape[-1]):
+            raise ValueError(
+                f"{self.name}: labels must be 0 to {y_pred.shape[-1] - 1}, got {labels.min():g} to {labels.max():g}"
+            )
         score = np.take_along_axis(y_pred, labels[..., None].astype(np.intp), axis=-1)
         return np.asarray(((y_pred > score).sum(axis=-1) < self.k) & np.isfinite(score[..., 0]))
 

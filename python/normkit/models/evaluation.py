@@ -86,6 +86,8 @@ class Model(Network):
         """
         if loss is None:
             raise ValueError("compile: loss is missing; for example loss='sparse_categorical_crossentropy'")
+        if distribution is not None and not isinstance(distribution, Distribution):
+            raise TypeError(f"compile: distribution must be a DataParallel, got {shown(distribution)}")
         if isinstance(optimizer, str) and optimizer.lower() in losses.registry.names:
             raise ValueError(
                 f"compile: '{optimizer}' is a loss, and the optimizer comes first: compile('adam', '{optimizer}')"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from operator import length_hint
 from typing import Any, NamedTuple
@@ -75,7 +76,7 @@ def as_inputs(x: Data) -> Samples:
         )
     if isinstance(x, Source) and len(x) == 0:
         raise ValueError(f"x must have at least one sample along its first axis, got shape {x.shape}")
-    return Samples(data.map(lambda *arrays: arrays[0]))
+    return Samples(data.map(lambda *arrays: as_numbers("x", arrays[0])))
 
 
 def _as_features(x: Any) -> Array:
@@ -207,13 +208,16 @@ def _as_dataset(
     parts = len(batches.empty)
     if parts not in (2, 3):
         raise ValueError(f"training and evaluation need (x, y) or (x, y, sample_weight), got {parts} arrays")
-    features = batches.empty[0]
+    features = as_numbers("x", batches.empty[0])
     if isinstance(batches, Source) and len(batches) == 0:
         raise ValueError(f"x must have at least one sample along its first axis, got shape {batches.shape}")
     output_shape = compiled.network.shape_for(features.shape)
     dtype = compiled.network.layers[-1].dtype
 
     def weighted(x: Array, y: Array, weight: Array | None = None) -> tuple[Array, ...]:
+        if len(y) != len(x):
+            raise ValueError(f"x and y must have the same length in each batch, got {len(x)} and {len(y)}")
+        as_numbers("x", x)
         if x.shape[1:] != features.shape[1:]:
             raise ValueError(
                 f"x must have samples of the same shape in all batches, {features.shape[1:]}, got {x.shape[1:]}"
@@ -266,7 +270,8 @@ def _class_weights(y: Array, class_weight: Mapping[int, float]) -> Array:
     for key, factor in class_weight.items():
         if isinstance(key, bool) or not isinstance(key, (int, np.integer)):
             raise TypeError(f"class_weight must have labels, which are integers, as keys, got {shown(key)}")
-        number(f"class_weight: the factor of class {key}", factor)
+        if not math.isfinite(number(f"class_weight: the factor of class {key}", factor)):
+            raise ValueError(f"class_weight: the factor of class {key} must be finite, got {factor}")
     labels, positions = np.unique(np.rint(y).astype(np.int64), return_inverse=True)
     factors = np.array([float(class_weight.get(int(label), 1.0)) for label in labels])
     return factors[positions.reshape(-1)]

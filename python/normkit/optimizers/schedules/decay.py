@@ -6,7 +6,9 @@ import bisect
 import math
 from collections.abc import Sequence
 
-from normkit._checks import number
+import numpy as np
+
+from normkit._checks import number, shown
 from normkit.optimizers.schedules.base import LearningRateSchedule
 
 __all__ = ["ExponentialDecay", "InverseTimeDecay", "PiecewiseConstantDecay", "PolynomialDecay"]
@@ -94,6 +96,11 @@ class PiecewiseConstantDecay(LearningRateSchedule):
     def __init__(
         self, boundaries: Sequence[float], values: Sequence[float], name: str = "PiecewiseConstant"
     ) -> None:
+        for name_of, given in (("boundaries", boundaries), ("values", values)):
+            if not isinstance(given, (Sequence, np.ndarray)):
+                raise TypeError(
+                    f"PiecewiseConstantDecay: {name_of} must be a list of numbers, got {shown(given)}"
+                )
         if len(values) != len(boundaries) + 1:
             raise ValueError(
                 "PiecewiseConstantDecay: values must be one more than boundaries, "
