@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
 from collections.abc import Callable
@@ -796,72 +795,6 @@ def test_a_mistake_is_answered_in_plain_words(mistake: str) -> None:
     assert "\n" not in text
 
 
-# Each argument that is a number, as a text and as None; found in the signature, so that a new one is covered.
-def numeric_arguments() -> list[tuple[str, Callable[..., Any], str]]:
-    from normkit._names import parameters
-
-    found = []
-    first: dict[Any, dict[str, Any]] = {
-        layers.Dropout: {"rate": 0.5},
-        layers.GaussianNoise: {"stddev": 0.5},
-        layers.Rescaling: {"scale": 0.5},
-        schedules.CosineDecay: {"initial_learning_rate": 0.1, "decay_steps": 10},
-        schedules.ExponentialDecay: {"initial_learning_rate": 0.1, "decay_steps": 10, "decay_rate": 0.5},
-        schedules.PolynomialDecay: {"initial_learning_rate": 0.1, "decay_steps": 10},
-        schedules.OneCycle: {"max_learning_rate": 0.1, "total_steps": 10},
-        callbacks.MonitorCallback: {"monitor": "loss"},
-    }
-    for module in (
-        layers,
-        optimizers,
-        schedules,
-        losses,
-        metrics,
-        nk.initializers,
-        nk.regularizers,
-        callbacks,
-    ):
-        for name in module.__all__:
-            cls = getattr(module, name)
-            if not isinstance(cls, type) or name in ("Layer", "Optimizer", "Variable"):
-                continue
-            for argument, parameter in parameters(cls).items():
-                value = first.get(cls, {}).get(argument, parameter.default)
-                if isinstance(value, float) and not (cls in first and argument not in parameters(cls)):
-                    given = {k: v for k, v in first.get(cls, {}).items() if k != argument}
-                    required = [
-                        p
-                        for p in parameters(cls).values()
-                        if p.default is p.empty
-                        and p.name not in first.get(cls, {})
-                        and p.kind is not p.VAR_POSITIONAL
-                    ]
-                    if not required:
-                        found.append(
-                            (f"{name}.{argument}", lambda c=cls, g=given, **k: c(**g, **k), argument)
-                        )
-    return found
-
-
-@pytest.mark.parametrize(
-    ("name", "make", "argument"), numeric_arguments(), ids=lambda v: v if isinstance(v, str) else ""
-)
-@pytest.mark.parametrize("value", ["0.5", "fast", [0.5, 0.5], 1j, dict], ids=repr)
-def test_an_argument_that_is_no_number(
-    name: str, make: Callable[..., Any], argument: str, value: Any
-) -> None:
-    with pytest.raises((ValueError, TypeError)) as caught:
-        make(**{argument: value})
-    assert argument in str(caught.value)
-    assert not FOREIGN.search(str(caught.value)), str(caught.value)
-
-
-def test_there_are_numeric_arguments() -> None:
-    names = {name for name, _, _ in numeric_arguments()}
-    assert {"Adam.beta_1", "SGD.learning_rate", "Dropout.rate", "BatchNormalization.momentum"} <= names
-    assert len(names) > 60
-
-
 # What looks odd and is right.
 @pytest.mark.parametrize(
     "call",
@@ -909,96 +842,6 @@ def test_accuracy_of_soft_targets_is_warned_of() -> None:
 def test_softmax_of_one_unit_is_warned_of() -> None:
     with pytest.warns(UserWarning, match="softmax of a single unit is always 1; use 'sigmoid'"):
         fit(x, y > 0, model=net(1, "softmax", BINARY))
-
-
-def said_of(features: Any, **kwargs: Any) -> list[str]:
-    with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
-        warnings.simplefilter("always")
-        fit(features, np.resize(y, len(features)), **kwargs)
-    return [str(w.message) for w in caught]
-
-
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("row", [0, 31, 32, 59])
-def test_nan_in_x_is_told_once_with_count_and_column(row: int, shuffle: bool) -> None:
-    bad = x.copy()
-    bad[row, 2] = np.nan
-    (text,) = said_of(bad, epochs=3, batch_size=8, shuffle=shuffle)
-    assert text.startswith("x has 1 NaN value in 1 of 60 rows, in column 2 (from 0)")
-    assert "np.nan_to_num" in text
-
-
-def test_infinities_and_many_columns() -> None:
-    bad = rng.normal(size=(20_000, 9)).astype(np.float32)
-    bad[::5000] = np.inf
-    bad[1, 3] = np.nan
-    (text,) = said_of(bad, batch_size=5000)
-    assert text.startswith(
-        "x has 1 NaN and 36 infinite values in 5 of 20000 rows, in columns 0, 1, 2, 3, 4 and 4 more"
-    )
-
-
-def test_nan_in_images_names_the_place() -> None:
-    bad = images.copy()
-    bad[3, 2, 5] = np.nan
-    model = nk.Sequential([Flatten(), Dense(3, "softmax")])
-    model.compile("adam", SPARSE)
-    (text,) = said_of(bad, model=model)
-    assert "in column (2, 5) (from 0)" in text
-
-
-def test_nan_from_a_generator_is_told_of_its_batch() -> None:
-    bad = x.copy()
-    bad[40, 1] = np.nan
-    with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
-        warnings.simplefilter("always")
-        net().fit(((bad[i : i + 20], y[i : i + 20]) for i in (0, 20, 40)), verbose=0)
-    (text,) = [str(w.message) for w in caught]
-    assert text.startswith("this batch has 1 NaN value in 1 of 20 rows, in column 1")
-
-
-def test_large_values_and_a_diverging_loss_are_not_taken_for_nan() -> None:
-    assert said_of(np.full((60, 4), 3e38, np.float32)) == []
-    assert said_of(x, model=net(optimizer=optimizers.SGD(1e30)), epochs=3) == []
-
-
-def test_a_second_fit_warns_again_and_a_model_keeps_no_data() -> None:
-    bad = x.copy()
-    bad[3, 2] = np.nan
-    model = net()
-    assert len(said_of(bad, model=model)) == 1
-    assert len(said_of(bad, model=model)) == 1
-    big = np.zeros((100_000, 4), np.float32)
-
-    class Copies(callbacks.Callback):
-        size = 0
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            Copies.size = len(pickle.dumps(self.model.compiled_state.watch))
-
-    model.fit(big, np.zeros(len(big), int), batch_size=50_000, verbose=0, callbacks=Copies())
-    assert 0 < Copies.size < 1000
-    assert model.compiled_state.watch._all is None
-
-
-def test_finite_features_are_read_once() -> None:
-    """No pass over the data that are finite: only the first batch is looked at."""
-    from normkit.models import nonfinite
-
-    seen: list[int] = []
-    original = nonfinite.Watch.before
-
-    def before(self: Any, batch: Any) -> None:
-        if self._first:
-            seen.append(len(batch))
-        original(self, batch)
-
-    nonfinite.Watch.before = before
-    try:
-        fit(epochs=3, batch_size=8)
-    finally:
-        nonfinite.Watch.before = original
-    assert seen == [8]
 
 
 def test_an_error_changes_nothing() -> None:

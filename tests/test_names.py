@@ -257,3 +257,16 @@ def test_subclasses_of_users_get_hints_and_keep_their_signatures() -> None:
         Mine(3, strenght=2.0)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'units'"):
         layers.Dense()
+
+
+def test_subclasses_whose_init_is_not_pythons() -> None:
+    class Plain(callbacks.Callback):
+        __init__ = object.__init__
+
+    class Counting(callbacks.Callback, dict):  # type: ignore[type-arg]
+        pass
+
+    assert repr(Plain()) == "Plain()"
+    assert repr(Counting(a=1)) == "Counting()"
+    with pytest.raises(TypeError):
+        Plain(patience=3)

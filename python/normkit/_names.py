@@ -45,8 +45,8 @@ def with_keyword_hints(function: F) -> F:
 
     One that takes any keyword is returned as it is: what it passes them on to will answer.
     """
-    code = function.__code__
-    if code.co_flags & inspect.CO_VARKEYWORDS:
+    code = getattr(function, "__code__", None)  # which one that is written in C has not
+    if code is None or code.co_flags & inspect.CO_VARKEYWORDS:
         return function
     by_position = code.co_varnames[: code.co_argcount]
     by_name = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
@@ -76,7 +76,7 @@ def with_keyword_hints(function: F) -> F:
 def parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of `__init__`; where it takes any keyword, also those with a default of the next base."""
     found: dict[str, inspect.Parameter] = {}
-    made_by = [base for base in cls.__mro__[:-1] if "__init__" in vars(base)]
+    made_by = [base for base in cls.__mro__ if inspect.isfunction(vars(base).get("__init__"))]
     for base in made_by:
         own = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
         for parameter in own:
