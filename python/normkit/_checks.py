@@ -14,6 +14,7 @@ __all__ = [
     "as_numbers",
     "batch_shape",
     "finite",
+    "flag",
     "float_dtype",
     "integer",
     "integers",
@@ -74,6 +75,15 @@ def whole(what: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise ValueError(f"{what} must be an integer, 0 or more, got {_brief(value)}")
     return int(value)
+
+
+def flag(what: str, value: Any) -> bool:
+    """Return `value` as a bool, or raise TypeError: 'Dense: use_bias must be True or False, got 'no' of type str'."""
+    if not isinstance(value, (bool, np.bool_)) and not (
+        isinstance(value, (int, np.integer)) and value in (0, 1)
+    ):
+        raise TypeError(f"{what} must be True or False, got {shown(value)}")
+    return bool(value)
 
 
 def finite(what: str, value: Any) -> float:

@@ -105,7 +105,10 @@ class RandomInitializer(Initializer):
         raise NotImplementedError
 
     def _number(self, name: str, value: Any) -> float:
-        return number(f"{type(self).__name__}: {name}", value)
+        checked = number(f"{type(self).__name__}: {name}", value)
+        if not math.isfinite(checked):
+            raise ValueError(f"{type(self).__name__}: {name} must be finite, got {checked}")
+        return checked
 
 
 class RandomNormal(RandomInitializer):

@@ -165,7 +165,7 @@ class CallbackList(Callback):
             callbacks = list(callbacks.callbacks)
         if callbacks is not None and not isinstance(callbacks, Iterable):
             callbacks = [callbacks]
-        self.callbacks: list[Callback] = list(callbacks or ())
+        self.callbacks: list[Callback] = [] if callbacks is None else list(callbacks)
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks must be instances of Callback, got {shown(callback)}")

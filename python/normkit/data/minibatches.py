@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from normkit._checks import positive_integer, whole
+from normkit._checks import flag, positive_integer, whole
 from normkit._repr import Described
 from normkit.data.arrays import Arrays, as_source
 from normkit.data.checks import BadRows, OnBad
@@ -130,7 +130,7 @@ class MiniBatches(Described):
         self._data = _data(arrays)
         self.num_samples = _num_samples(self._data)
         self.batch_size = positive_integer("MiniBatches: batch_size", batch_size)
-        self.shuffle = shuffle and not isinstance(self._data, BatchIterable)
+        self.shuffle = flag("MiniBatches: shuffle", shuffle) and not isinstance(self._data, BatchIterable)
         self.last: Last = _one_of("last", last, get_args(Last))
         if shuffle_buffer is not None:
             positive_integer("MiniBatches: shuffle_buffer", shuffle_buffer)
@@ -144,7 +144,7 @@ class MiniBatches(Described):
         self.prefetch = (
             self._default_prefetch if prefetch is None else whole("MiniBatches: prefetch", prefetch)
         )
-        self.allow_nonfinite = allow_nonfinite
+        self.allow_nonfinite = flag("MiniBatches: allow_nonfinite", allow_nonfinite)
         self._finite = not allow_nonfinite and not isinstance(self._data, Arrays)
         self._epochs = Epochs(seed)
 

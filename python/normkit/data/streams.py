@@ -72,7 +72,7 @@ class Stream(Described):
         """
         if self._first is None:
             item = self._feed.peek()
-            self._first = _sample(item) if self._samples else _parts(item)
+            self._first = _sample(item) if self._samples else _first_batch(item)
         arrays = tuple(part[:0] for part in self._first)
         for function, array in self._steps:
             arrays = converted(arrays, function, array)
@@ -208,13 +208,7 @@ class BatchIterable(Described):
     @property
     def empty(self) -> tuple[Array, ...]:
         """The first batch without its rows."""
-        parts = _parts(self._feed.peek())
-        if any(part.ndim == 0 for part in parts):
-            raise ValueError(
-                "an item of the iterable must be a batch of samples, such as (x, y) of arrays, got "
-                + ", ".join(shown(part.item()) if part.ndim == 0 else f"shape {part.shape}" for part in parts)
-            )
-        return self._after_steps(tuple(part[:0] for part in parts))
+        return self._after_steps(tuple(part[:0] for part in _first_batch(self._feed.peek())))
 
     def map(self, function: Function, array: int | None = None) -> BatchIterable:
         """Return the batches after a function; see `Source.map`."""
@@ -236,6 +230,17 @@ class BatchIterable(Described):
         for function, array in self._steps:
             batch = converted(batch, function, array)
         return batch
+
+
+def _first_batch(item: Any) -> tuple[Array, ...]:
+    """Return the arrays of a batch, or raise ValueError if it is none."""
+    parts = _parts(item)
+    if any(part.ndim == 0 for part in parts):
+        raise ValueError(
+            "an item of the iterable must be a batch of samples, such as (x, y) of arrays, got "
+            + ", ".join(shown(part.item()) if part.ndim == 0 else f"shape {part.shape}" for part in parts)
+        )
+    return parts
 
 
 def _sample(item: Any) -> tuple[Array, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from normkit import activations
-from normkit._checks import as_array, as_numbers, float_dtype, sample_shape, shown
+from normkit._checks import as_array, as_numbers, flag, float_dtype, sample_shape, shown
 from normkit._random import new_generator
 from normkit._registry import snake_case
 from normkit._repr import Described
@@ -82,7 +82,7 @@ class Layer(Described):
             raise TypeError(f"{type(self).__name__}: name must be a string, got {shown(name)}")
         self.named = name is not None
         self.name = name if name is not None else snake_case(type(self).__name__)
-        self.trainable = trainable
+        self.trainable = flag(f"{type(self).__name__}: trainable", trainable)
         self._dtype = None if dtype is None else float_dtype(dtype)
         self.given_input_shape = None if input_shape is None else sample_shape(input_shape)
         self.built = False

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from normkit import activations, initializers, regularizers
-from normkit._checks import batch_shape, positive_integer, sample_shape
+from normkit._checks import batch_shape, flag, positive_integer, sample_shape
 from normkit._repr import Described
 from normkit.activations import ActivationFunction
 from normkit.initializers import Initializer
@@ -83,7 +83,7 @@ class Dense(ActivatedLayer):
     ) -> None:
         super().__init__(activation, **kwargs)
         self.units = positive_integer("Dense: units", units)
-        self.use_bias = use_bias
+        self.use_bias = flag(f"{type(self).__name__}: use_bias", use_bias)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from numpy.typing import NDArray
 
 from normkit import activations, initializers, ops, regularizers
-from normkit._checks import finite, integers
+from normkit._checks import finite, flag, integers
 from normkit.initializers import Initializer
 from normkit.layers.activations import Activation, ReLU
 from normkit.layers.base import Layer, LayerArguments, Shape
@@ -106,8 +106,8 @@ class AffineNormalization(Normalization):
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(epsilon, **kwargs)
-        self.center = center
-        self.scale = scale
+        self.center = flag(f"{type(self).__name__}: center", center)
+        self.scale = flag(f"{type(self).__name__}: scale", scale)
         self.beta_initializer = initializers.get(beta_initializer)
         self.gamma_initializer = initializers.get(gamma_initializer)
         self.beta_regularizer = regularizers.get(beta_regularizer)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from normkit import _core, activations
-from normkit._checks import as_numbers, batch_shape, share
+from normkit._checks import as_numbers, batch_shape, flag, share
 from normkit.losses.base import EPSILON, LogitsStep, Loss, require_probabilities
 
 __all__ = ["BinaryCrossentropy", "CategoricalCrossentropy", "SparseCategoricalCrossentropy"]
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 class _Crossentropy(Loss):
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
-        self.from_logits = from_logits
+        self.from_logits = flag(f"{type(self).__name__}: from_logits", from_logits)
         self.label_smoothing = share(f"{type(self).__name__}: label_smoothing", label_smoothing)
 
     def _evaluate(self, y_true: Array, y_pred: Array) -> tuple[Array, Array]:

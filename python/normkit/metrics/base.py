@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import as_numbers
+from normkit._checks import as_numbers, shown
 from normkit._registry import Owned, snake_case
 
 __all__ = [
@@ -93,6 +93,10 @@ class Metric(Owned):
         if p.ndim == 0 or t.ndim == 0:
             raise ValueError(
                 f"{self.name}: targets and predictions need a batch axis, got shapes {t.shape} and {p.shape}"
+            )
+        if len(t) != len(p):
+            raise ValueError(
+                f"{self.name}: targets and predictions must have the same length, got {len(t)} and {len(p)}"
             )
         return t, p
 
@@ -213,6 +217,10 @@ class MeanMetricWrapper(MeanMetric):
     """
 
     def __init__(self, fn: Callable[[Array, Array], Array], name: str | None = None) -> None:
+        if not callable(fn):
+            raise TypeError(
+                f"MeanMetricWrapper: fn must be a function of targets and predictions, got {shown(fn)}"
+            )
         super().__init__(name if name is not None else getattr(fn, "__name__", None))
         self.fn = fn
 

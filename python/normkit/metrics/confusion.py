@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import as_numbers, positive_integer, whole
+from normkit._checks import as_numbers, flag, positive_integer, shown, whole
 from normkit.metrics.base import Metric, matched, weights_of
 
 __all__ = [
@@ -60,6 +60,10 @@ class Confusion(Metric):
             .tolist()
         )
         self.thresholds = None if thresholds is None else given[0] if np.ndim(thresholds) == 0 else given
+        if np.ndim(thresholds if thresholds is not None else ()) > 1:
+            raise ValueError(
+                f"{type(self).__name__}: thresholds must be a number or a list, got {shown(thresholds)}"
+            )
         if any(not 0.0 <= threshold <= 1.0 for threshold in given):
             raise ValueError(f"{type(self).__name__}: thresholds must be in [0, 1], got {thresholds}")
         self.top_k = None if top_k is None else positive_integer(f"{type(self).__name__}: top_k", top_k)
@@ -234,7 +238,8 @@ class AUC(Confusion):
         if self.num_thresholds < 2:
             raise ValueError(f"AUC: num_thresholds must be at least 2, got {num_thresholds}")
         super().__init__(thresholds, name="auc" if name is None else name)
-        self.curve, self.summation_method, self.from_logits = curve, summation_method, from_logits
+        self.curve, self.summation_method = curve, summation_method
+        self.from_logits = flag("AUC: from_logits", from_logits)
         inner = (
             np.arange(1, self.num_thresholds - 1) / (self.num_thresholds - 1)
             if thresholds is None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit import losses, metrics, optimizers
+from normkit._checks import flag
 from normkit.distributed.data_parallel import Distribution
 from normkit.layers.base import ActivatedLayer, Shape
 from normkit.layers.batch_normalization import BatchNormalization
@@ -62,8 +63,8 @@ class Compiled:
         self.network = network
         self.optimizer = optimizers.get(optimizer)
         self.loss = losses.get(loss)
-        self.merge_statistics = merge_statistics
-        if merge_statistics and self.optimizer.gradient_accumulation_steps is None:
+        self.merge_statistics = flag("compile: merge_statistics", merge_statistics)
+        if self.merge_statistics and self.optimizer.gradient_accumulation_steps is None:
             raise ValueError(
                 "compile: merge_statistics merges the batches of one step, so the optimizer needs "
                 "gradient_accumulation_steps of 2 or more, and has none"

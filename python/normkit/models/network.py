@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from normkit._checks import as_numbers, batch_shape, float_dtype, integer, shown
+from normkit._checks import as_numbers, batch_shape, float_dtype, integer, positive_integer, shown
 from normkit._names import choices
 from normkit._random import new_generator
 from normkit._repr import Described
@@ -60,7 +60,7 @@ class Network(Described):
         self.layers: list[Layer] = []
         self.input_shape: Shape | None = None
         self.output_shape: Shape = ()
-        items = list(layers or ())
+        items = [] if layers is None else list(layers)
         with self._all_or_nothing([item for item in items if isinstance(item, Layer)]):
             for item in items:
                 self.add(item)
@@ -167,6 +167,9 @@ class Network(Described):
             raise TypeError(
                 f"{self.name}: build takes the shape of a batch, such as (None, 784), got {shown(input_shape)}"
             )
+        for length in input_shape[1:]:
+            if length is not None:
+                positive_integer(f"{self.name}: each length of input_shape", length)
         shape: Shape = (None, *input_shape[1:])
         with self._all_or_nothing(self.layers):
             self.output_shape = _built_output_shape(self.layers, shape)

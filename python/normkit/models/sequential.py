@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import number, positive_integer, shown, whole
+from normkit._checks import flag, number, positive_integer, whole
 from normkit._names import with_keyword_hints
 from normkit.callbacks import CallbackList, History, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
@@ -148,8 +148,7 @@ class Sequential(Model):
         compiled = self.require_compiled("fit")
         with self.distribution.agreement():
             check_verbose(verbose)
-            if not isinstance(shuffle, (bool, np.bool_)):
-                raise TypeError(f"fit: shuffle must be True or False, got {shown(shuffle)}")
+            shuffle = flag("fit: shuffle", shuffle)
             if number("validation_split", validation_split) and validation_data is None:
                 (x, y, sample_weight), validation_data = split_validation(
                     x, y, sample_weight, validation_split

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from normkit._checks import finite, positive_integer, share, shown
+from normkit._checks import finite, flag, positive_integer, share, shown
 from normkit._registry import Owned
 from normkit.optimizers import schedules
 from normkit.optimizers.schedules import LearningRateSchedule
@@ -126,7 +126,7 @@ class Optimizer(Owned):
             )
         for clip, value in given.items():
             setattr(self, clip, None if value is None else self._finite(clip, value))
-        self.use_ema = use_ema
+        self.use_ema = flag(f"{type(self).__name__}: use_ema", use_ema)
         self.ema_momentum = self._share("ema_momentum", ema_momentum)
         self.ema_overwrite_frequency = self._count("ema_overwrite_frequency", ema_overwrite_frequency)
         self.gradient_accumulation_steps = self._count(

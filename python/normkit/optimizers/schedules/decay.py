@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from normkit._checks import number, shown
+from normkit._checks import flag, number, shown
 from normkit.optimizers.schedules.base import LearningRateSchedule
 
 __all__ = ["ExponentialDecay", "InverseTimeDecay", "PiecewiseConstantDecay", "PolynomialDecay"]
@@ -28,7 +28,7 @@ class _Decay(LearningRateSchedule):
         self.initial_learning_rate = self._rate("initial_learning_rate", initial_learning_rate)
         self.decay_steps = self._positive("decay_steps", decay_steps)
         self.decay_rate = self._rate("decay_rate", decay_rate)
-        self.staircase = staircase
+        self.staircase = flag(f"{type(self).__name__}: staircase", staircase)
         self.name = name if name is not None else type(self).__name__
 
     def _periods(self, step: int) -> float:
@@ -153,7 +153,7 @@ class PolynomialDecay(LearningRateSchedule):
         self.decay_steps = self._positive("decay_steps", decay_steps)
         self.end_learning_rate = self._rate("end_learning_rate", end_learning_rate)
         self.power = number("PolynomialDecay: power", power)
-        self.cycle = cycle
+        self.cycle = flag(f"{type(self).__name__}: cycle", cycle)
         self.name = name
 
     def __call__(self, step: int) -> float:
