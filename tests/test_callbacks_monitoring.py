@@ -185,12 +185,14 @@ def test_terminate_on_nan(capfd):
     ended = []
     model = classifier()
     end = LambdaCallback(on_train_end=lambda logs: ended.append(logs))
-    model.fit(x, y, batch_size=8, shuffle=False, epochs=4, verbose=0, callbacks=[TerminateOnNaN(), end])
+    with pytest.warns(UserWarning, match="x has 6 NaN values in 1 of 40 rows"):
+        model.fit(x, y, batch_size=8, shuffle=False, epochs=4, verbose=0, callbacks=[TerminateOnNaN(), end])
     assert model.optimizer.iterations == 4
     assert len(ended) == 1
     assert capfd.readouterr().out == "Batch 3: Invalid loss, terminating training\n"
-    with pytest.raises(
-        RuntimeError, match="the loss is nan after batch 0; a smaller learning rate, clipnorm"
+    with (
+        pytest.raises(RuntimeError, match="the loss is nan after batch 0; a smaller learning rate, clipnorm"),
+        pytest.warns(UserWarning, match="x has 6 NaN values"),
     ):
         model.fit(x, y, shuffle=False, verbose=0, callbacks=[TerminateOnNaN(raise_error=True), end])
     assert len(ended) == 1
@@ -250,9 +252,11 @@ def test_json_lines_logger(tmp_path):
     assert [line["loss"] for line in lines] == history.history["loss"]
     assert lines[1]["f1_score"] == history.history["f1_score"][1].tolist()
     x[0] = np.nan
-    model.fit(x, y, epochs=3, initial_epoch=2, verbose=0, callbacks=[JSONLinesLogger(path, append=True)])
+    with pytest.warns(UserWarning, match="x has 6 NaN values"):
+        model.fit(x, y, epochs=3, initial_epoch=2, verbose=0, callbacks=[JSONLinesLogger(path, append=True)])
     assert json.loads(path.read_text().splitlines()[2])["loss"] is None
-    model.fit(x, y, verbose=0, callbacks=[JSONLinesLogger(path)])
+    with pytest.warns(UserWarning, match="x has 6 NaN values"):
+        model.fit(x, y, verbose=0, callbacks=[JSONLinesLogger(path)])
     assert len(path.read_text().splitlines()) == 1
 
 
@@ -284,7 +288,7 @@ def test_tensorboard_without_a_package(monkeypatch):
         (lambda: ReduceLROnPlateau(factor=1.0), ValueError, r"factor must be in \[0, 1\), got 1.0"),
         (lambda: ReduceLROnPlateau(min_lr=-1), ValueError, "min_lr must be finite and not negative, got -1"),
         (lambda: LearningRateScheduler(0.1), TypeError, "schedule must be a function of epoch and learning rate"),
-        (lambda: LambdaCallback(on_epoch=print), TypeError, "no hook 'on_epoch'; there are: on_train_begin, "),
+        (lambda: LambdaCallback(on_epoch=print), TypeError, "no hook 'on_epoch'; did you mean 'on_epoch_end'\\? There are: on_train_begin, "),
         (lambda: LambdaCallback(on_epoch_end=3), TypeError, "on_epoch_end must be callable, got int"),
         (lambda: TensorBoard(profile_batch=2), ValueError, "profile_batch is not supported, got 2; leave it out"),
         (lambda: TensorBoard(update_freq="never"), ValueError, "update_freq, if not 'epoch' or 'batch', must be"),

@@ -195,7 +195,7 @@ def test_a_label_out_of_range_is_named_and_can_be_skipped(tmp_path):
     lines[41] = lines[41].rpartition(",")[0] + ",3"
     (tmp_path / "t.csv").write_text("\n".join(lines))
     source = CsvFile(tmp_path / "t.csv", y=-1)
-    text = r"t\.csv: line 42, column 7: sparse_categorical_crossentropy: labels must be in \[0, 3\), got 3"
+    text = r"t\.csv: line 42, column 7: sparse_categorical_crossentropy: labels must be 0 to 2, as the last layer has 3 units, got 3"
     with pytest.raises(ValueError, match=text):
         trained(source)
     batches = MiniBatches(source, on_bad="skip", shuffle=False)

@@ -170,7 +170,10 @@ LAMBDA = {"module": "builtins", "class_name": "function", "config": "mine", "reg
         ),
         (option(-1, lora_rank=4), "'dense', a Dense, has lora_rank=4, which normkit lacks"),
         (option(-1, activation=LAMBDA), "'dense' has an activation that is no name"),
-        (option(-1, activation="glu"), "layer 'dense': no activation 'glu'; there are: relu, gelu"),
+        (
+            option(-1, activation="glu"),
+            "layer 'dense': no activation 'glu'; did you mean 'gelu'\\? There are: relu",
+        ),
         (
             option(-1, kernel_regularizer=L2),
             "layer 'dense': no regularizer 'OrthogonalRegularizer'; there are: l1, l2",

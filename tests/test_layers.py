@@ -371,7 +371,11 @@ def test_set_weights_changes_all_or_nothing():
     ("make", "error", "message"),
     [
         (lambda: Dense(0), ValueError, "Dense: units must be a positive integer, got 0"),
-        (lambda: Dense(2, "swish2"), ValueError, "no activation 'swish2'; there are: relu, gelu, sigmoid"),
+        (
+            lambda: Dense(2, "swish2"),
+            ValueError,
+            "no activation 'swish2'; did you mean 'swish'\\? There are: relu, gelu",
+        ),
         (lambda: Dense(2, activation=3), TypeError, "activation must be one of"),
         (lambda: Dense(2, kernel_initializer="x"), ValueError, "no initializer 'x'; there are: zeros, ones"),
         (lambda: Dense(2, dtype="int8"), TypeError, "dtype must be float32 or float64, got int8"),

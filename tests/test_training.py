@@ -199,7 +199,7 @@ def test_layers_of_mixed_dtype():
     [
         ({"y": np.zeros(39)}, ValueError, "x and y must have the same length, got 40 and 39"),
         ({"y": None}, ValueError, "y is missing"),
-        ({"y": np.full(40, 12)}, ValueError, r"labels must be in \[0, 3\), got 12"),
+        ({"y": np.full(40, 12)}, ValueError, "labels must be 0 to 2, as the last layer has 3 units, got 12"),
         ({"y": np.full(40, 0.5)}, ValueError, r"labels must be integers, got 0\.5 of type float64"),
         (
             {"y": np.full((40, 2), 1)},
@@ -207,11 +207,11 @@ def test_layers_of_mixed_dtype():
             r"must be integer labels of shape \(batch,\), got \(40, 2\)",
         ),
         ({"y": np.full(40, 1j)}, TypeError, "y must be an array of numbers, got dtype complex128"),
-        ({"y": np.full(40, "a")}, TypeError, "y must be an array of numbers, got dtype <U1"),
+        ({"y": np.full(40, "a")}, TypeError, "y must be an array of numbers, got text such as 'a'"),
         (
             {"sample_weight": np.full(40, "a")},
             TypeError,
-            "sample_weight must be an array of numbers, got dtype <U1",
+            "sample_weight must be an array of numbers, got text such as 'a'",
         ),
         (
             {"class_weight": [1, 2, 3]},
@@ -223,8 +223,8 @@ def test_layers_of_mixed_dtype():
         ({"epochs": "3"}, ValueError, "fit: epochs must be an integer, 0 or more, got '3'"),
         ({"initial_epoch": -1}, ValueError, "fit: initial_epoch must be an integer, 0 or more, got -1"),
         ({"x": np.ones((40, 5))}, ValueError, "Dense 'dense': expected 6 features, got 5"),
-        ({"x": np.ones(40)}, ValueError, r"Dense 'dense': expected 6 features, got input of shape \(None,\)"),
-        ({"x": np.full((40, 6), "a")}, TypeError, "x must be an array of numbers, got dtype <U1"),
+        ({"x": np.ones(40)}, ValueError, r"expected input of shape \(batch, 6\), got \(40,\)"),
+        ({"x": np.full((40, 6), "a")}, TypeError, "x must be an array of numbers, got text such as 'a'"),
         ({"x": np.ones((0, 6)), "y": np.ones(0)}, ValueError, "at least one sample"),
         ({"sample_weight": np.ones(3)}, ValueError, r"sample_weight must have shape \(40,\), got \(3,\)"),
         (
@@ -241,7 +241,7 @@ def test_layers_of_mixed_dtype():
         (
             {"validation_data": (np.ones((4, 6)), np.full(4, 3))},
             ValueError,
-            r"labels must be in \[0, 3\), got 3",
+            "labels must be 0 to 2, as the last layer has 3 units, got 3",
         ),
         ({"validation_data": (np.ones((4, 5)), np.zeros(4))}, ValueError, "expected 6 features, got 5"),
         (
@@ -280,7 +280,8 @@ def test_nan_propagates():
     x, y = blobs(40)
     x[3, 2] = np.nan
     model = classifier()
-    history = model.fit(x, y, batch_size=40, verbose=0)
+    with pytest.warns(UserWarning, match="x has 1 NaN value in 1 of 40 rows, in column 2"):
+        history = model.fit(x, y, batch_size=40, verbose=0)
     assert np.isnan(history.history["loss"][0])
 
 

@@ -2,14 +2,14 @@
 
 The functions here work on NumPy arrays. The trainer lives in `normkit.models`, `normkit.layers`,
 `normkit.optimizers`, `normkit.losses`, `normkit.metrics`, `normkit.callbacks` and `normkit.data`; importing `normkit`
-does not import it, using ``normkit.layers`` does.
+does not import it, using ``normkit.layers`` does, and so does ``from normkit import *``.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
 from normkit import isa, reference
 from normkit._core import __version__
+from normkit._names import show_public_names
 from normkit.config import empty_cache, get_num_threads, set_num_threads, show_config
 from normkit.moments import BatchMoments, Moments, NormGradients, ResidualGradients
 from normkit.ops import (
@@ -39,15 +39,37 @@ from normkit.small_batches import (
 )
 from normkit.stats import RunningStats
 
+if TYPE_CHECKING:  # otherwise when they are used: see `_LAZY`
+    from normkit import (
+        activations,
+        callbacks,
+        data,
+        distributed,
+        initializers,
+        interchange,
+        layers,
+        losses,
+        metrics,
+        models,
+        optimizers,
+        regularizers,
+        utils,
+    )
+    from normkit.layers import Input
+    from normkit.models import Sequential
+
 __all__ = [
     "BatchMoments",
+    "Input",
     "Moments",
     "NormGradients",
     "RenormMoments",
     "RenormSchedule",
     "ResidualGradients",
     "RunningStats",
+    "Sequential",
     "__version__",
+    "activations",
     "add_layer_norm",
     "add_layer_norm_backward",
     "add_rms_norm",
@@ -57,53 +79,40 @@ __all__ = [
     "batch_norm_backward",
     "batch_renorm",
     "batch_renorm_backward",
+    "callbacks",
+    "data",
+    "distributed",
     "empty_cache",
     "get_num_threads",
     "ghost_batch_norm",
     "ghost_batch_norm_backward",
     "group_norm",
     "group_norm_backward",
+    "initializers",
     "instance_norm",
     "instance_norm_backward",
+    "interchange",
     "isa",
     "layer_norm",
     "layer_norm_backward",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
     "reference",
+    "regularizers",
     "rms_norm",
     "rms_norm_backward",
     "set_num_threads",
     "show_config",
+    "utils",
 ]
 
-# The trainer under the names that `keras` has it by, so that `import normkit as keras` will do; imported when used.
-_TRAINER = {
-    **{
-        name: (f"normkit.{name}", None)
-        for name in (
-            "activations",
-            "callbacks",
-            "data",
-            "initializers",
-            "interchange",
-            "layers",
-            "losses",
-            "metrics",
-            "models",
-            "optimizers",
-            "regularizers",
-            "utils",
-        )
-    },
-    "Sequential": ("normkit.models", "Sequential"),
-    "Input": ("normkit.layers", "Input"),
-}
+# What `import normkit` leaves out, to be imported when it is used: the trainer, under the names that `keras` has it by.
+_LAZY = {name: f"normkit.{name}" for name in __all__ if name not in globals()}
+_LAZY |= {"Input": "normkit.layers", "Sequential": "normkit.models"}
 
-if not TYPE_CHECKING:  # a checker would take every misspelt name for one of these
-
-    def __getattr__(name):
-        """Import what belongs to the trainer when it is first used."""
-        if name not in _TRAINER:
-            raise AttributeError(f"module 'normkit' has no attribute '{name}'")
-        module, attribute = _TRAINER[name]
-        found = importlib.import_module(module)
-        return found if attribute is None else getattr(found, attribute)
+show_public_names(__name__, _LAZY)
+for _module in ("config", "isa", "moments", "ops", "reference", "small_batches", "stats"):
+    show_public_names(f"{__name__}.{_module}")

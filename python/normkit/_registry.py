@@ -6,8 +6,12 @@ import gc
 import inspect
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
+
+from normkit._checks import shown
+from normkit._names import choices
+from normkit._repr import Described
 
 __all__ = ["Configurable", "Configured", "Owned", "Registry", "snake_case"]
 
@@ -19,7 +23,7 @@ class Configurable(Protocol):
         """Return keyword arguments for the class."""
 
 
-class Configured:
+class Configured(Described):
     """Base of classes that keep each argument of `__init__` as the attribute of that name."""
 
     def get_config(self) -> dict[str, Any]:
@@ -79,12 +83,17 @@ class Registry(Generic[T]):
         Their common base.
     classes : mapping
         Class by name; the first name of a class is the one that error messages show.
+    others : sequence of str, optional
+        Names that whoever asks takes for more than a class, which error messages show as well.
     """
 
-    def __init__(self, kind: str, base: type[T], classes: Mapping[str, type[T]]) -> None:
+    def __init__(
+        self, kind: str, base: type[T], classes: Mapping[str, type[T]], others: Sequence[str] = ()
+    ) -> None:
         self.kind = kind
         self._base = base
         self._classes = dict(classes)
+        self._others = tuple(others)
         self._lookup = {name.lower(): cls for name, cls in classes.items()}
         self._lookup |= {cls.__name__.lower(): cls for cls in classes.values()}
 
@@ -106,12 +115,22 @@ class Registry(Generic[T]):
         if isinstance(identifier, str):
             return self._find(identifier)()
         if isinstance(identifier, Mapping):
-            return self._find(str(identifier.get("class_name")))(**identifier.get("config", {}))
+            if not isinstance(identifier.get("class_name"), str):
+                raise ValueError(  # noqa: TRY004
+                    f"{self.kind} as a dict must have the keys 'class_name' and 'config', as a saved one has, "
+                    f"got {sorted(map(str, identifier))}"
+                )
+            config = identifier.get("config", {})
+            if not isinstance(config, Mapping):
+                raise TypeError(f"{self.kind}: 'config' must be a dict of arguments, got {shown(config)}")
+            return self._find(identifier["class_name"])(**config)
         if isinstance(identifier, self._base):
             return identifier
+        if isinstance(identifier, type):
+            raise TypeError(f"{self.kind} must be an instance or a name, got {shown(identifier)}")
         raise TypeError(
-            f"{self.kind} must be one of {', '.join(self.names)} or an instance of "
-            f"{self._base.__name__}, got {type(identifier).__name__}"
+            f"{self.kind} must be one of {', '.join((*self._others, *self.names))} or an instance of "
+            f"{self._base.__name__}, got {shown(identifier)}"
         )
 
     def serialize(self, instance: T) -> dict[str, Any]:
@@ -134,4 +153,6 @@ class Registry(Generic[T]):
         try:
             return self._lookup[name.lower()]
         except KeyError:
-            raise ValueError(f"no {self.kind} '{name}'; there are: {', '.join(self.names)}") from None
+            raise ValueError(
+                f"no {self.kind} '{name}'{choices(name, (*self._others, *self.names))}"
+            ) from None

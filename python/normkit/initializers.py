@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from normkit._checks import number, whole
+from normkit._names import show_public_names
 from normkit._registry import Configured, Registry
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "Zeros",
     "get",
 ]
+
+show_public_names(__name__)
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -73,7 +77,7 @@ class Constant(Initializer):
     """
 
     def __init__(self, value: float = 0.0) -> None:
-        self.value = float(value)
+        self.value = number("Constant: value", value)
 
     def __call__(self, shape: Shape, dtype: DTypeLike, rng: np.random.Generator) -> Array:
         """Return an array of `value`."""
@@ -90,7 +94,7 @@ class RandomInitializer(Initializer):
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self.seed = seed
+        self.seed = None if seed is None else whole(f"{type(self).__name__}: seed", seed)
 
     def __call__(self, shape: Shape, dtype: DTypeLike, rng: np.random.Generator) -> Array:
         """Return random values."""
@@ -100,13 +104,19 @@ class RandomInitializer(Initializer):
     def _draw(self, shape: Shape, rng: np.random.Generator) -> Array:
         raise NotImplementedError
 
+    def _number(self, name: str, value: Any) -> float:
+        checked = number(f"{type(self).__name__}: {name}", value)
+        if not math.isfinite(checked):
+            raise ValueError(f"{type(self).__name__}: {name} must be finite, got {checked}")
+        return checked
+
 
 class RandomNormal(RandomInitializer):
     """Normal distribution with the given mean and standard deviation."""
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.mean, self.stddev = float(mean), float(stddev)
+        self.mean, self.stddev = self._number("mean", mean), self._number("stddev", stddev)
 
     def _draw(self, shape: Shape, rng: np.random.Generator) -> Array:
         return rng.normal(self.mean, self.stddev, shape)
@@ -124,7 +134,7 @@ class RandomUniform(RandomInitializer):
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.minval, self.maxval = float(minval), float(maxval)
+        self.minval, self.maxval = self._number("minval", minval), self._number("maxval", maxval)
 
     def _draw(self, shape: Shape, rng: np.random.Generator) -> Array:
         return rng.uniform(self.minval, self.maxval, shape)
@@ -162,7 +172,7 @@ class VarianceScaling(RandomInitializer):
         seed: int | None = None,
     ) -> None:
         super().__init__(seed)
-        if not scale > 0.0:
+        if not number("VarianceScaling: scale", scale) > 0.0:
             raise ValueError(f"VarianceScaling: scale must be positive, got {scale}")
         if mode not in self.MODES:
             raise ValueError(f"VarianceScaling: mode must be one of {self.MODES}, got {mode!r}")

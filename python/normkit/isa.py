@@ -10,6 +10,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from normkit import _core
+from normkit._names import did_you_mean
 
 __all__ = ["active", "available", "use"]
 
@@ -41,9 +42,18 @@ def use(name: str) -> _Restore:
     ------
     ValueError
         If the name is unknown or this CPU does not support it; the message lists what there is.
+    TypeError
+        If the name is no string.
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"isa.use: name must be one of {', '.join(available())}, got {name!r} of type {type(name).__name__}"
+        )
     previous = active()
-    _core.isa_use(name)
+    try:
+        _core.isa_use(name)
+    except ValueError as error:
+        raise ValueError(f"{error}{did_you_mean(name, available())}") from None
     return _Restore(previous)
 
 

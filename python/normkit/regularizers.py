@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit._checks import finite
+from normkit._names import show_public_names
 from normkit._registry import Configured, Registry
 
 __all__ = ["L1", "L1L2", "L2", "Regularizer", "get", "l1", "l1_l2", "l2"]
+
+show_public_names(__name__)
 
 Array = NDArray[Any]
 

@@ -1,15 +1,49 @@
-"""What the tutorials use besides: `to_categorical`."""
+"""What the tutorials use besides: `to_categorical` and `set_random_seed`."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import positive_integer
+from normkit._checks import as_numbers, positive_integer, whole
+from normkit._names import show_public_names
+from normkit._random import seed_all
 
-__all__ = ["to_categorical"]
+__all__ = ["set_random_seed", "to_categorical"]
+
+show_public_names(__name__)
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed all that draws by chance: Python's `random`, NumPy's global generator, and normkit.
+
+    What is made after this call without a seed of its own, such as a `Sequential`, a layer or a `MiniBatches`, draws
+    initial weights, dropout and the order of samples from this seed: the same program gives the same bits. What has
+    a seed of its own keeps it, and so does what was made before.
+
+    Parameters
+    ----------
+    seed : int
+        From 0 to 2³² − 1, which is what NumPy's global generator takes.
+
+    Raises
+    ------
+    ValueError
+        If it is not. Then nothing is seeded.
+
+    Examples
+    --------
+    >>> set_random_seed(812)
+    >>> model = Sequential([Dense(10, input_shape=(4,))])  # the same weights in every run
+    """
+    if whole("set_random_seed: seed", seed) >= 2**32:
+        raise ValueError(f"set_random_seed: seed must be below 2**32, got {seed}")
+    random.seed(int(seed))
+    np.random.seed(int(seed))  # noqa: NPY002  # what other code may draw from
+    seed_all(int(seed))
 
 
 def to_categorical(x: ArrayLike, num_classes: int | None = None) -> NDArray[Any]:
@@ -32,7 +66,7 @@ def to_categorical(x: ArrayLike, num_classes: int | None = None) -> NDArray[Any]
     ValueError
         If a label is no integer, or is not in [0, num_classes).
     """
-    labels = np.asarray(x)
+    labels = as_numbers("to_categorical: x", x)
     if labels.ndim > 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
     if labels.size and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):

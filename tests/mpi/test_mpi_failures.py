@@ -133,8 +133,8 @@ model.fit(batches(), epochs=1, verbose=0)""",
     ),
     "evaluation": (
         "model.evaluate(x, y + 9 * rank, verbose=0)",
-        "ValueError sparse_categorical_crossentropy: labels must be in [0, 3), got 11",
-        "RankError rank 1 failed: ValueError: sparse_categorical_crossentropy: labels must be in [0, 3), got 11",
+        "ValueError sparse_categorical_crossentropy: labels must be 0 to 2, as the last layer has 3 units, got 11; give the last layer 12 units",
+        "RankError rank 1 failed: ValueError: sparse_categorical_crossentropy: labels must be 0 to 2, as the last layer has 3 units, got 11; give the last layer 12 units",
     ),
     "drift": (
         """

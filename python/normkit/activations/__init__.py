@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from normkit._checks import shown
+from normkit._names import choices, show_public_names
 from normkit.activations.base import ActivationFunction
 from normkit.activations.gelu import Gelu
 from normkit.activations.rectifiers import Elu, LeakyRelu, Linear, Relu, Relu6, Selu
@@ -43,6 +45,8 @@ __all__ = [
     "swish",
     "tanh",
 ]
+
+show_public_names(__name__)
 
 relu = Relu()
 gelu = Gelu()
@@ -100,20 +104,28 @@ def get(identifier: str | ActivationFunction | None) -> ActivationFunction:
         return identifier
     if not isinstance(identifier, str):
         raise TypeError(
-            f"activation must be one of {', '.join(_BY_NAME)} or an ActivationFunction, "
-            f"got {type(identifier).__name__}"
+            f"activation must be one of {', '.join(_BY_NAME)} or an ActivationFunction, got {shown(identifier)}"
+            + ("; a layer goes into the model after this one" if hasattr(identifier, "ensure_built") else "")
         )
     try:
         return _BY_NAME[identifier.lower()]
     except KeyError:
-        raise ValueError(f"no activation '{identifier}'; there are: {', '.join(_BY_NAME)}") from None
+        raise ValueError(f"no activation '{identifier}'{choices(identifier, _BY_NAME)}") from None
+
+
+def name_of(function: ActivationFunction) -> str | None:
+    """Return the name by which `get` finds this activation; None if it finds another, or nothing."""
+    known = _BY_NAME.get(getattr(function, "name", ""))  # a copy is as good
+    same = type(known) is type(function) and vars(known) == vars(function)
+    return function.name if same else None
 
 
 def serialize(function: ActivationFunction) -> str:
     """Return the name by which `get` finds this activation; ValueError if it is not one of this package."""
-    if _BY_NAME.get(function.name) is not function:
+    name = name_of(function)
+    if name is None:
         raise ValueError(
             f"cannot save activation '{function.name}' of class {type(function).__module__}."
             f"{type(function).__qualname__}; can: {', '.join(_BY_NAME)}"
         )
-    return function.name
+    return name

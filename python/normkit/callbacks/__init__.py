@@ -1,5 +1,6 @@
 """Callbacks: what is told about training while it goes on, with Keras's names and hooks."""
 
+from normkit._names import show_public_names
 from normkit.callbacks.base import Callback, CallbackList
 from normkit.callbacks.checkpoint import BackupAndRestore, ModelCheckpoint
 from normkit.callbacks.history import History
@@ -28,3 +29,5 @@ __all__ = [
     "TensorBoard",
     "TerminateOnNaN",
 ]
+
+show_public_names(__name__)

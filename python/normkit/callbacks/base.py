@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from normkit._checks import shown
+from normkit._repr import Described
+
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
 
@@ -25,7 +28,7 @@ HOOKS = (
 _ALIASES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
 
 
-class Callback:
+class Callback(Described):
     """Base of the callbacks: every hook does nothing.
 
     Set ``self.model.stop_training = True`` to end training after this batch. Logs of a batch are the
@@ -160,12 +163,12 @@ class CallbackList(Callback):
 
         if isinstance(callbacks, CallbackList):
             callbacks = list(callbacks.callbacks)
-        self.callbacks: list[Callback] = (
-            [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
-        )
+        if callbacks is not None and not isinstance(callbacks, Iterable):
+            callbacks = [callbacks]
+        self.callbacks: list[Callback] = [] if callbacks is None else list(callbacks)
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
-                raise TypeError(f"callbacks must be instances of Callback, got {callback!r}")
+                raise TypeError(f"callbacks must be instances of Callback, got {shown(callback)}")
         for kind, wanted in ((History, add_history), (ProgbarLogger, add_progbar)):
             if wanted and not any(isinstance(callback, kind) for callback in self.callbacks):
                 self.callbacks.append(kind())
@@ -184,6 +187,9 @@ class CallbackList(Callback):
         if model is not None:
             self.set_model(model)
         self.set_params(params)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"callbacks": self.callbacks}
 
     def set_model(self, model: Sequential) -> None:
         """Tell the model to each."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from normkit._checks import positive_integer
+from normkit._checks import flag, positive_integer
 from normkit.callbacks.base import Callback, Logs
 from normkit.callbacks.monitor import MonitorCallback
 
@@ -84,9 +84,10 @@ class ModelCheckpoint(MonitorCallback):
         super().__init__(monitor, mode, initial_value_threshold)
         self.filepath = os.fspath(filepath)
         self.verbose = verbose
-        self.save_best_only = save_best_only
-        self.save_weights_only = save_weights_only
+        self.save_best_only = flag(f"{type(self).__name__}: save_best_only", save_best_only)
+        self.save_weights_only = flag(f"{type(self).__name__}: save_weights_only", save_weights_only)
         self.save_freq = save_freq
+        self.initial_value_threshold = initial_value_threshold
         self._every = _Every("ModelCheckpoint", save_freq)
         self._epoch = 0
 
@@ -182,8 +183,8 @@ class BackupAndRestore(Callback):
             raise ValueError("BackupAndRestore: backup_dir is empty; give the name of a folder")
         self.backup_dir = Path(backup_dir)
         self.save_freq = save_freq
-        self.double_checkpoint = double_checkpoint
-        self.delete_checkpoint = delete_checkpoint
+        self.double_checkpoint = flag(f"{type(self).__name__}: double_checkpoint", double_checkpoint)
+        self.delete_checkpoint = flag(f"{type(self).__name__}: delete_checkpoint", delete_checkpoint)
         self._every = _Every("BackupAndRestore", save_freq)
         self._latest = self.backup_dir / "latest.safetensors"
         self._previous = self.backup_dir / "previous.safetensors"

@@ -25,6 +25,10 @@ class History(Callback):
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
 
+    def _state(self) -> dict[str, Any]:
+        last = {name: values[-1] for name, values in self.history.items() if values}
+        return {"epochs": max(map(len, self.history.values()), default=0), **last}
+
     def on_train_begin(self, logs: Logs = None) -> None:
         """Start a new list of epochs."""
         self.epoch = []

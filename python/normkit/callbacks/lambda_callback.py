@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from normkit._names import choices
 from normkit.callbacks.base import HOOKS, Callback
 
 __all__ = ["LambdaCallback"]
@@ -28,9 +29,12 @@ class LambdaCallback(Callback):
     def __init__(self, **hooks: Callable[..., Any] | None) -> None:
         for name, function in hooks.items():
             if name not in (*HOOKS, "on_batch_begin", "on_batch_end"):
-                raise TypeError(f"LambdaCallback: no hook '{name}'; there are: {', '.join(HOOKS)}")
+                raise TypeError(f"LambdaCallback: no hook '{name}'{choices(name, HOOKS)}")
             if function is None:
                 continue
             if not callable(function):
                 raise TypeError(f"LambdaCallback: {name} must be callable, got {type(function).__name__}")
             setattr(self, name, function)
+
+    def _state(self) -> dict[str, Any]:
+        return {name: function for name, function in vars(self).items() if name.startswith("on_")}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from normkit._checks import finite, whole
+from normkit._checks import finite, share, whole
 from normkit.callbacks.base import Callback, Logs
 from normkit.callbacks.monitor import MonitorCallback
 
@@ -57,9 +57,7 @@ class ReduceLROnPlateau(MonitorCallback):
         min_lr: float = 0.0,
     ) -> None:
         super().__init__(monitor, mode, min_delta=min_delta)
-        if not 0.0 <= factor < 1.0:
-            raise ValueError(f"ReduceLROnPlateau: factor must be in [0, 1), got {factor}")
-        self.factor = float(factor)
+        self.factor = share("ReduceLROnPlateau: factor", factor, below_one=True)
         self.patience = whole("ReduceLROnPlateau: patience", patience)
         self.verbose = verbose
         self.cooldown = whole("ReduceLROnPlateau: cooldown", cooldown)

@@ -40,6 +40,9 @@ class CSVLogger(Callback):
         self._file: IO[str] | None = None
         self._writer: csv.DictWriter[str] | None = None
 
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), "separator": self.sep}
+
     def on_train_begin(self, logs: Logs = None) -> None:
         """Open the file."""
         self.close()

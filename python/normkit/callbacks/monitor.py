@@ -6,6 +6,8 @@ import math
 import warnings
 from typing import Any
 
+from normkit._checks import number, shown
+from normkit._names import did_you_mean
 from normkit.callbacks.base import Callback, Logs
 
 __all__ = ["MonitorCallback"]
@@ -36,10 +38,14 @@ class MonitorCallback(Callback):
     ) -> None:
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"{type(self).__name__}: mode must be 'auto', 'min' or 'max', got {mode!r}")
+        if not isinstance(monitor, str):
+            raise TypeError(
+                f"{type(self).__name__}: monitor must be a name of the logs, such as 'val_loss', got {shown(monitor)}"
+            )
         self.monitor = monitor
         self.mode = mode
-        self.best = baseline
-        self.min_delta = abs(float(min_delta))
+        self.baseline = self.best = baseline
+        self.min_delta = abs(number(f"{type(self).__name__}: min_delta", min_delta))
         self._warned = False
 
     def monitored(self, logs: Logs) -> float | None:
@@ -51,7 +57,7 @@ class MonitorCallback(Callback):
             self._warned = True
             warnings.warn(
                 f"{type(self).__name__}: monitor='{self.monitor}' is not in the logs, which have "
-                f"{', '.join(logs) or 'nothing'}; nothing is done in such an epoch",
+                f"{', '.join(logs) or 'nothing'}; nothing is done in such an epoch{did_you_mean(self.monitor, logs)}",
                 stacklevel=2,
             )
         return None

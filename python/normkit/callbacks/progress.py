@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from normkit._checks import shown
 from normkit.callbacks.base import Callback, Logs
 
 __all__ = ["ProgbarLogger", "check_verbose"]
@@ -17,8 +18,8 @@ __all__ = ["ProgbarLogger", "check_verbose"]
 
 def check_verbose(verbose: int | str) -> None:
     """Raise ValueError if this is not 'auto', 0, 1 or 2."""
-    if verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
+    if not np.isscalar(verbose) or verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {shown(verbose)}")
 
 
 class _Display(Protocol):

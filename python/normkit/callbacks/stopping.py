@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from normkit._checks import whole
+from normkit._checks import flag, whole
 from normkit.callbacks.base import Callback, Logs
 from normkit.callbacks.monitor import MonitorCallback
 
@@ -70,7 +70,7 @@ class EarlyStopping(MonitorCallback):
         self.patience = whole("EarlyStopping: patience", patience)
         self.verbose = verbose
         self.baseline = baseline
-        self.restore_best_weights = restore_best_weights
+        self.restore_best_weights = flag(f"{type(self).__name__}: restore_best_weights", restore_best_weights)
         self.start_from_epoch = whole("EarlyStopping: start_from_epoch", start_from_epoch)
         self._reset()
 
@@ -147,7 +147,7 @@ class TerminateOnNaN(Callback):
     """
 
     def __init__(self, raise_error: bool = False) -> None:
-        self.raise_error = raise_error
+        self.raise_error = flag("TerminateOnNaN: raise_error", raise_error)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Look at the loss."""

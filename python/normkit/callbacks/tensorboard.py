@@ -70,12 +70,11 @@ class TensorBoard(Callback):
         self.histogram_freq = whole("TensorBoard: histogram_freq", histogram_freq)
         self.write_graph, self.write_images = write_graph, write_images
         self.write_steps_per_second = write_steps_per_second
-        self.update_freq: int | None = None
+        self.update_freq = update_freq
+        self._every: int | None = None
         if update_freq != "epoch":
             batches = 1 if update_freq == "batch" else update_freq
-            self.update_freq = positive_integer(
-                "TensorBoard: update_freq, if not 'epoch' or 'batch',", batches
-            )
+            self._every = positive_integer("TensorBoard: update_freq, if not 'epoch' or 'batch',", batches)
         self._make_writer = _find_writer()
         self._writers: dict[str, Any] = {}
         self._batches = 0
@@ -99,7 +98,7 @@ class TensorBoard(Callback):
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Write the logs of the batch, if it is time."""
         self._batches += 1
-        if self.update_freq is not None and self._batches % self.update_freq == 0:
+        if self._every is not None and self._batches % self._every == 0:
             for name, value in (logs or {}).items():
                 self._write("train", f"batch_{name}", value, self._batches)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
+from normkit._names import choices
 from normkit.layers import Activation, BatchNormalization, Dense, Dropout, Layer, LayerNormalization
 
 __all__ = ["ACTIVATIONS", "build", "default", "describe", "parse"]
@@ -69,9 +70,8 @@ def _layer(token: str) -> Layer:
             raise ValueError(
                 f"dropout needs a rate from 0 to below 1, as in dropout:0.5, got '{token}'"
             ) from None
-    raise ValueError(
-        f"no layer '{token}'; there are: a number of units, {', '.join((*_NORMALIZATIONS, *ACTIVATIONS))}, dropout:RATE"
-    )
+    known = ("a number of units", *_NORMALIZATIONS, *ACTIVATIONS, "dropout:RATE")
+    raise ValueError(f"no layer '{token}'{choices(token, known)}")
 
 
 def _describe(layer: Layer) -> str:

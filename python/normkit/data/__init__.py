@@ -1,5 +1,6 @@
 """Data for training: mini-batches of arrays, files and streams, and labelled data that fit into memory."""
 
+from normkit._names import show_public_names
 from normkit.data.arrow import ArrowFiles
 from normkit.data.checks import BadDataWarning
 from normkit.data.combined import Files
@@ -25,3 +26,5 @@ __all__ = [
     "load",
     "load_digits",
 ]
+
+show_public_names(__name__)

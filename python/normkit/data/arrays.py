@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from normkit._checks import as_array
 from normkit.data.source import Array, Block, Function, Source, converted
 
 __all__ = ["Arrays", "Sliced", "as_source", "described_position", "native"]
@@ -39,6 +40,9 @@ class Arrays(Source):
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.arrays[0])
+
+    def _state(self) -> dict[str, Any]:
+        return {}
 
     def where(self, row: int, array: int | None = None, position: tuple[int, ...] = ()) -> str:
         """Say which row."""
@@ -102,8 +106,8 @@ def as_source(given: Sequence[Any]) -> list[Source]:
         elif isinstance(getattr(one, "dtype", None), np.dtype) and hasattr(one, "chunks"):
             sources.append(Sliced(one))  # h5py, zarr: np.asarray would read all of it
         else:
-            array = np.asarray(one)
-            if array.ndim == 0:
+            found = as_array("each of the data", one)
+            if found.ndim == 0:
                 raise ValueError("expected one or more arrays with at least one axis")
-            sources.append(Arrays(array))
+            sources.append(Arrays(found))
     return sources

@@ -67,6 +67,7 @@ class ArrowFiles(Source):
         x: str | Sequence[str] | None = None,
         y: str | Sequence[str] | None = None,
     ) -> None:
+        self._data, self._x, self._y = data, x, y
         self._arrow = optional("pyarrow", "Parquet is read by", "data")
         self._datasets = optional("pyarrow.dataset", "Parquet is read by", "data")
         self._unreadable = (self._arrow.ArrowException, OSError)

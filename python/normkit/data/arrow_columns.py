@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from normkit._names import did_you_mean
 from normkit._optional import optional
 from normkit.data.source import Array
 
@@ -62,7 +63,8 @@ class Columns:
     def _values(self, schema: Any, name: str) -> Any:
         """Return the type of the numbers in a column."""
         if name not in schema.names:
-            raise ValueError(f"has no column {name!r}; columns are {', '.join(schema.names)}")
+            hint = did_you_mean(name, schema.names)
+            raise ValueError(f"has no column {name!r}; columns are {', '.join(schema.names)}{hint}")
         kind = schema.field(name).type
         value = kind.value_type if self._is_list(kind) else kind
         if not (

@@ -6,6 +6,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,9 @@ class Files(Source):
             raise ValueError(faults[0].text if faults else "Files: expected at least one file")
         self._faults = tuple(faults)
         self._starts = np.cumsum([0, *(len(source) for source in self._sources)])
+
+    def _state(self) -> dict[str, Any]:
+        return {"files": len(self._sources), **super()._state()}
 
     @property
     def empty(self) -> tuple[Array, ...]:

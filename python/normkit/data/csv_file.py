@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._names import did_you_mean
 from normkit.data.source import Array, Block, Source
 from normkit.data.tables import Table
 
@@ -44,6 +45,7 @@ class CsvFile(Source):
     def __init__(
         self, path: str | os.PathLike[str], x: Columns | None = None, y: Columns | None = None
     ) -> None:
+        self._path, self._x, self._y = path, x, y
         targets = _listed(y)
         features = _listed(x)
         asked = {name.strip().lower() for name in (*targets, *features) if isinstance(name, str)}
@@ -69,7 +71,9 @@ class CsvFile(Source):
                 f"columns are {', '.join(header)}" if header else "it has no header, so use numbers, from 0"
             )
             count = header.count(name) or "no"
-            raise ValueError(f"{self._table.path}: has {count} column {name!r}; {there}")
+            raise ValueError(
+                f"{self._table.path}: has {count} column {name!r}; {there}{did_you_mean(name, header)}"
+            )
         return header.index(name)
 
     @property

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._checks import number, whole
+from normkit._repr import called
+
 __all__ = [
     "MAX_CLASSES",
     "VALIDATION_SPLIT",
@@ -48,6 +51,9 @@ class Dataset(NamedTuple):
     name: str
     divisor: float
 
+    def __repr__(self) -> str:
+        return called(type(self).__name__, self._asdict())
+
 
 def split(
     path: Path,
@@ -60,11 +66,11 @@ def split(
 ) -> Dataset:
     """Shuffle by the seed, and cut off the test rows: at least one, and never all."""
     share = VALIDATION_SPLIT if validation_split is None else validation_split
-    if not 0 < share < 1:
+    if not 0 < number("validation_split", share) < 1:
         raise ValueError(f"validation_split must be between 0 and 1, got {share}")
     if len(x) < 2:
         raise ValueError(f"{path}: one row cannot be split into training and validation")
-    order = np.random.default_rng(seed).permutation(len(x))
+    order = np.random.default_rng(whole("seed", seed)).permutation(len(x))
     cut = min(max(round(share * len(x)), 1), len(x) - 1)
     test, train = order[:cut], order[cut:]
     return Dataset(x[train], y[train], x[test], y[test], int(y.max()) + 1, name, divisor)

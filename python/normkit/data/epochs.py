@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from normkit._checks import whole
+from normkit._random import new_seed
 from normkit.data.checks import BadRows
 
 __all__ = ["Epochs"]
@@ -33,11 +34,10 @@ class Epochs:
     bad: BadRows | None = None
 
     def __init__(self, seed: int | np.random.Generator | None) -> None:
+        self.given = seed
         self._shared = seed if isinstance(seed, np.random.Generator) else None
         if seed is None:
-            entropy = np.random.SeedSequence().entropy
-            assert isinstance(entropy, int)
-            seed = entropy
+            seed = new_seed()
         self._seed = None if isinstance(seed, np.random.Generator) else whole("MiniBatches: seed", seed)
         self._epoch, self.batch = 0, 0
         self._begun = False
@@ -100,7 +100,7 @@ class Epochs:
                 raise ValueError(
                     "MiniBatches.load_state_dict: the state is one of a generator, not of an integer seed"
                 )
-            self._seed = whole("MiniBatches.load_state_dict: seed", state["seed"])
+            self._seed = self.given = whole("MiniBatches.load_state_dict: seed", state["seed"])
         self._epoch, self.batch, self._begun = epoch, batch, False
 
     def _generator_state(self) -> dict[str, Any]:

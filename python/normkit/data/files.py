@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._names import with_keyword_hints
 from normkit.data.dataset import Dataset, as_labels, assemble, divided, split
 from normkit.data.idx import read_idx
 from normkit.data.tables import read_table
@@ -35,6 +36,7 @@ DIGITS_MAX = 16.0
 LABEL_NAMES = ("label", "target", "class")
 
 
+@with_keyword_hints
 def load(
     source: str | os.PathLike[str] = DIGITS,
     *,

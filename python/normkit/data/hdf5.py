@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._names import did_you_mean
 from normkit._optional import optional
 from normkit.data.arrays import described_position, native
 from normkit.data.source import Array, Block, Fault, Source, block_edges
@@ -68,7 +69,9 @@ class Hdf5File(Source):
             dataset = file[name]
         except KeyError as error:
             there = ", ".join(file) or "nothing"
-            raise ValueError(f"{self._path}: has no dataset {name!r}, but {there}") from error
+            raise ValueError(
+                f"{self._path}: has no dataset {name!r}, but {there}{did_you_mean(name, file)}"
+            ) from error
         if not isinstance(dataset, self._h5py.Dataset):
             there = ", ".join(dataset) if isinstance(dataset, self._h5py.Group) else "no values"
             raise ValueError(f"{self._path}: {name!r} is no dataset, but a group of {there}")  # noqa: TRY004

@@ -11,7 +11,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from normkit._checks import positive_integer, whole
+from normkit._checks import flag, positive_integer, whole
+from normkit._repr import Described
 from normkit.data.arrays import Arrays, as_source
 from normkit.data.checks import BadRows, OnBad
 from normkit.data.combined import Joined
@@ -31,7 +32,7 @@ BLOCKS_PER_BUFFER = 16
 PREFETCH = 2
 
 
-class MiniBatches:
+class MiniBatches(Described):
     """The mini-batches of arrays, files or streams of equal length, in a new order at every iteration.
 
     There is no work per sample in Python. Batch size 1 gives stochastic gradient descent, the number of samples
@@ -129,7 +130,7 @@ class MiniBatches:
         self._data = _data(arrays)
         self.num_samples = _num_samples(self._data)
         self.batch_size = positive_integer("MiniBatches: batch_size", batch_size)
-        self.shuffle = shuffle and not isinstance(self._data, BatchIterable)
+        self.shuffle = flag("MiniBatches: shuffle", shuffle) and not isinstance(self._data, BatchIterable)
         self.last: Last = _one_of("last", last, get_args(Last))
         if shuffle_buffer is not None:
             positive_integer("MiniBatches: shuffle_buffer", shuffle_buffer)
@@ -140,13 +141,25 @@ class MiniBatches:
                 "MiniBatches: last='spread' needs the number of rows before the first batch; a Stream and "
                 "on_bad='skip' tell it at the end"
             )
-        if prefetch is None:
-            at_hand = self._whole_pool or isinstance(self._data, BatchIterable)
-            prefetch = 0 if at_hand else PREFETCH
-        self.prefetch = whole("MiniBatches: prefetch", prefetch)
-        self.allow_nonfinite = allow_nonfinite
+        self.prefetch = (
+            self._default_prefetch if prefetch is None else whole("MiniBatches: prefetch", prefetch)
+        )
+        self.allow_nonfinite = flag("MiniBatches: allow_nonfinite", allow_nonfinite)
         self._finite = not allow_nonfinite and not isinstance(self._data, Arrays)
         self._epochs = Epochs(seed)
+
+    def _arguments(self) -> dict[str, Any]:
+        data = self._data
+        given = {"arrays": data.arrays if isinstance(data, Arrays) else (data,), **super()._arguments()}
+        given |= {"seed": self._epochs.given}
+        if self.prefetch == self._default_prefetch:
+            given["prefetch"] = None
+        return given
+
+    @property
+    def _default_prefetch(self) -> int:
+        at_hand = self._whole_pool or isinstance(self._data, BatchIterable)
+        return 0 if at_hand else PREFETCH
 
     @property
     def _whole_pool(self) -> bool:

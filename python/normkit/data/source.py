@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._repr import ArrayLikeness, Described
+
 __all__ = ["Array", "Block", "Fault", "Function", "Source", "block_edges", "converted", "row_bytes"]
 
 Array = NDArray[Any]
@@ -74,7 +76,7 @@ class Block(NamedTuple):
         return Block(tuple(a[good] for a in self.arrays), self.rows[good], (*self.faults, *faults))
 
 
-class Source(ABC):
+class Source(Described, ABC):
     """Rows that are read in blocks. Reading is safe from any thread and after fork: no file is kept open."""
 
     @property
@@ -93,6 +95,9 @@ class Source(ABC):
     @abstractmethod
     def where(self, row: int, array: int | None = None, position: tuple[int, ...] = ()) -> str:
         """Say where a row is, or a value: of which array, and where in its row."""
+
+    def _state(self) -> dict[str, Any]:
+        return {"arrays": tuple(ArrayLikeness(a.dtype, (len(self), *a.shape[1:])) for a in self.empty)}
 
     @property
     def faults(self) -> tuple[Fault, ...]:

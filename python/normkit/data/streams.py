@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from normkit._checks import whole
+from normkit._checks import as_array, shown, whole
+from normkit._repr import Described
 from normkit.data.source import Array, Block, Fault, Function, converted, mapped_block, row_bytes
 
 __all__ = ["UNKNOWN_LENGTH", "BatchIterable", "Stream", "is_iterable_of_batches"]
@@ -21,7 +22,7 @@ UNKNOWN_LENGTH = (
 )
 
 
-class Stream:
+class Stream(Described):
     """Rows from an iterable of batches or of samples; `MiniBatches` shuffles them and cuts batches of its own.
 
     Parameters
@@ -48,6 +49,7 @@ class Stream:
         length: int | None = None,
     ) -> None:
         self._feed = _Feed(items)
+        self._items = items
         self._samples = samples
         self.length = None if length is None else whole("Stream: length", length)
         self._steps: tuple[tuple[Function, int | None], ...] = ()
@@ -70,7 +72,7 @@ class Stream:
         """
         if self._first is None:
             item = self._feed.peek()
-            self._first = _sample(item) if self._samples else _parts(item)
+            self._first = _sample(item) if self._samples else _first_batch(item)
         arrays = tuple(part[:0] for part in self._first)
         for function, array in self._steps:
             arrays = converted(arrays, function, array)
@@ -195,7 +197,7 @@ def _difference(parts: Sequence[Array], first: Sequence[Array]) -> str:
     return ""
 
 
-class BatchIterable:
+class BatchIterable(Described):
     """An iterable of batches, which are passed on as they come."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
@@ -206,7 +208,7 @@ class BatchIterable:
     @property
     def empty(self) -> tuple[Array, ...]:
         """The first batch without its rows."""
-        return self._after_steps(tuple(part[:0] for part in _parts(self._feed.peek())))
+        return self._after_steps(tuple(part[:0] for part in _first_batch(self._feed.peek())))
 
     def map(self, function: Function, array: int | None = None) -> BatchIterable:
         """Return the batches after a function; see `Source.map`."""
@@ -230,6 +232,17 @@ class BatchIterable:
         return batch
 
 
+def _first_batch(item: Any) -> tuple[Array, ...]:
+    """Return the arrays of a batch, or raise ValueError if it is none."""
+    parts = _parts(item)
+    if any(part.ndim == 0 for part in parts):
+        raise ValueError(
+            "an item of the iterable must be a batch of samples, such as (x, y) of arrays, got "
+            + ", ".join(shown(part.item()) if part.ndim == 0 else f"shape {part.shape}" for part in parts)
+        )
+    return parts
+
+
 def _sample(item: Any) -> tuple[Array, ...]:
     """Return the arrays of a sample as a batch of one; a list is an array, as samples often are lists of numbers."""
     return tuple(part[None] for part in _parts(item if isinstance(item, tuple) else (item,)))
@@ -237,7 +250,8 @@ def _sample(item: Any) -> tuple[Array, ...]:
 
 def _parts(item: Any) -> tuple[Array, ...]:
     """Return the arrays of a batch."""
-    return tuple(np.asarray(part) for part in (item if isinstance(item, (tuple, list)) else (item,)))
+    parts = item if isinstance(item, (tuple, list)) else (item,)
+    return tuple(as_array("each part of a batch", part) for part in parts)
 
 
 def is_iterable_of_batches(given: Any) -> bool:

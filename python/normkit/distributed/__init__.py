@@ -3,6 +3,7 @@
 mpi4py is imported only if a launcher has started several ranks, or a communicator of it is given.
 """
 
+from normkit._names import show_public_names
 from normkit.distributed.batch_norm import sync_batch_norm, sync_batch_norm_backward
 from normkit.distributed.communicator import Communicator, MPICommunicator, RankError
 from normkit.distributed.data_parallel import DataParallel
@@ -17,3 +18,5 @@ __all__ = [
     "sync_batch_norm",
     "sync_batch_norm_backward",
 ]
+
+show_public_names(__name__)

@@ -3,6 +3,7 @@
 Each function imports what it needs when it is called (``pip install 'normkit[interchange]'``); none imports Keras or torch.
 """
 
+from normkit._names import show_public_names
 from normkit.interchange.keras_files import load_keras, load_keras_weights, save_keras, save_keras_weights
 from normkit.interchange.onnx_export import export_onnx
 from normkit.interchange.tensors import load_safetensors, save_safetensors
@@ -22,3 +23,5 @@ __all__ = [
     "to_torch",
     "to_torch_module",
 ]
+
+show_public_names(__name__)

@@ -1,5 +1,6 @@
 """Layers with Keras's names, arguments and defaults; each has an explicit forward and backward pass."""
 
+from normkit._names import show_public_names
 from normkit.layers.activations import ELU, Activation, LeakyReLU, ReLU, Softmax
 from normkit.layers.base import ActivatedLayer, Layer
 from normkit.layers.batch_normalization import BatchNormalization
@@ -34,3 +35,5 @@ __all__ = [
     "Variable",
     "fold_batch_norm",
 ]
+
+show_public_names(__name__)

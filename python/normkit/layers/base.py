@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from normkit import activations
-from normkit._checks import float_dtype, sample_shape
+from normkit._checks import as_array, as_numbers, flag, float_dtype, sample_shape, shown
+from normkit._random import new_generator
 from normkit._registry import snake_case
+from normkit._repr import Described
 from normkit.initializers import Initializer
 from normkit.layers.variable import Variable
 from normkit.regularizers import Regularizer
@@ -32,7 +34,7 @@ class LayerArguments(TypedDict, total=False):
     input_dim: int | None
 
 
-class Layer:
+class Layer(Described):
     """A differentiable function with weights.
 
     A subclass writes `build` if it has weights, `forward`, `backward`, and `compute_output_shape` if
@@ -76,15 +78,17 @@ class Layer:
                     f"got {input_shape} and {input_dim}"
                 )
             input_shape = (input_dim,)
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"{type(self).__name__}: name must be a string, got {shown(name)}")
         self.named = name is not None
         self.name = name if name is not None else snake_case(type(self).__name__)
-        self.trainable = trainable
+        self.trainable = flag(f"{type(self).__name__}: trainable", trainable)
         self._dtype = None if dtype is None else float_dtype(dtype)
         self.given_input_shape = None if input_shape is None else sample_shape(input_shape)
         self.built = False
         self.joined = False
         self.weights: list[Variable] = []
-        self.rng = np.random.default_rng()
+        self.rng = new_generator()
 
     @property
     def generator(self) -> np.random.Generator:
@@ -138,7 +142,7 @@ class Layer:
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Apply the layer to one batch, building it first if need be."""
-        batch = np.ascontiguousarray(x, self.dtype)
+        batch = np.ascontiguousarray(as_numbers("x", x), self.dtype)
         self.ensure_built((None, *batch.shape[1:]))
         self.check_input(batch.shape)
         return self.forward(batch, training)
@@ -208,8 +212,12 @@ class Layer:
         """Return an error that names this layer, to be raised."""
         return ValueError(f"{type(self).__name__} '{self.name}': {message}")
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+    def _arguments(self) -> dict[str, Any]:
+        return super()._arguments() | {
+            "name": self.name if self.named else None,
+            "dtype": None if self.dtype == np.float32 else self.dtype.name,
+            "input_shape": self.given_input_shape,
+        }
 
 
 class ActivatedLayer(Layer):
@@ -225,6 +233,13 @@ class ActivatedLayer(Layer):
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
         self._saved: Array | None = None
+
+    def _arguments(self) -> dict[str, Any]:
+        found = super()._arguments()
+        if "activation" in found:
+            name = activations.name_of(self.activation)
+            found["activation"] = None if name == "linear" else name or self.activation
+        return found
 
     def preactivation(self, x: Array, training: bool) -> Array:
         """Return z for the input x."""
@@ -251,17 +266,20 @@ class ActivatedLayer(Layer):
 
 def set_variables(owner: str, variables: Sequence[Variable], values: Sequence[ArrayLike]) -> None:
     """Assign all values to all variables, or none of them if one does not fit."""
-    arrays = [np.asarray(value) for value in values]
+    if not isinstance(values, (Sequence, np.ndarray)):
+        raise TypeError(f"{owner}: weights must be a list of arrays, got {shown(values)}")
+    arrays = [as_array(f"{owner}: weight {index}", value) for index, value in enumerate(values)]
     if len(arrays) != len(variables):
         raise ValueError(
             f"{owner}: expected {len(variables)} weights "
             f"({', '.join(f'{v.name} {v.shape}' for v in variables) or 'none'}), got {len(arrays)}"
         )
-    for index, (variable, array) in enumerate(zip(variables, arrays, strict=True)):
-        if variable.shape != array.shape:
+    for index, (variable, value) in enumerate(zip(variables, arrays, strict=True)):
+        if variable.shape != value.shape:
             raise ValueError(
                 f"{owner}: weight {index} '{variable.name}' must have shape {variable.shape}, "
-                f"got {array.shape}"
+                f"got {value.shape}"
             )
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
+        as_numbers(f"{owner}: weight {index}", value)
+    for variable, value in zip(variables, arrays, strict=True):
+        variable.assign(value)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit import initializers, ops
-from normkit._checks import positive_integer
+from normkit._checks import integer, positive_integer, share, shown
 from normkit.layers.base import LayerArguments, Shape
 from normkit.layers.normalization import NUM_THREADS, AffineNormalization, InitializerLike, RegularizerLike
 from normkit.layers.variable import Variable
@@ -110,9 +110,13 @@ class BatchNormalization(AffineNormalization):
             gamma_regularizer,
             **kwargs,
         )
+        if stats is not None and not isinstance(stats, (RunningStats, dict)):
+            raise TypeError(f"BatchNormalization: stats must be a RunningStats, got {shown(stats)}")
+        if renorm is not None and not isinstance(renorm, (RenormSchedule, dict)):
+            raise TypeError(f"BatchNormalization: renorm must be a RenormSchedule, got {shown(renorm)}")
         self.stats: RunningStats | None = RunningStats(**stats) if isinstance(stats, dict) else stats
         self._has_own_rules = stats is not None
-        self.axis = int(axis)
+        self.axis = integer("BatchNormalization: axis", axis)
         self.momentum = momentum
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
@@ -164,9 +168,7 @@ class BatchNormalization(AffineNormalization):
 
     @momentum.setter
     def momentum(self, value: float) -> None:
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {value}")
-        self._momentum = float(value)
+        self._momentum = share("BatchNormalization: momentum", value)
         if self.stats is not None and not self._has_own_rules:
             self.stats.momentum = 1.0 - self._momentum
 
@@ -253,6 +255,9 @@ class BatchNormalization(AffineNormalization):
             gradients = ops.batch_norm_backward(dy, x, moments, gamma, num_threads=NUM_THREADS)
         self.store(gradients)
         return gradients.dx if input_gradient else None
+
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), "stats": self.stats if self._has_own_rules else None}
 
     def _goes_by_keras(self, stats: RunningStats) -> bool:
         """Whether nobody has given the moving statistics other rules since they were made."""

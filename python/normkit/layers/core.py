@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Unpack
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from normkit import activations, initializers, regularizers
-from normkit._checks import positive_integer, sample_shape
+from normkit._checks import batch_shape, flag, positive_integer, sample_shape
+from normkit._repr import Described
 from normkit.activations import ActivationFunction
 from normkit.initializers import Initializer
 from normkit.layers.base import ActivatedLayer, LayerArguments, Shape
@@ -21,7 +23,7 @@ Array = NDArray[Any]
 RegularizerLike = str | dict[str, Any] | Regularizer | None
 
 
-class Input:
+class Input(Described):
     """The shape of one sample, as the first item of a model. It is not counted among the layers.
 
     Parameters
@@ -81,7 +83,7 @@ class Dense(ActivatedLayer):
     ) -> None:
         super().__init__(activation, **kwargs)
         self.units = positive_integer("Dense: units", units)
-        self.use_bias = use_bias
+        self.use_bias = flag(f"{type(self).__name__}: use_bias", use_bias)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
@@ -94,8 +96,10 @@ class Dense(ActivatedLayer):
         if features is None:
             raise self.fail(
                 f"expected input of shape (batch, ..., features), got {input_shape}; "
-                "give one number per sample as a column: x[:, None]"
+                "one number per sample is given as a column, x[:, None], a single sample as x[None]"
             )
+        if features == 0:
+            raise self.fail(f"expected input with at least one feature, got shape {input_shape}")
         self.kernel = self.add_weight(
             "kernel", (features, self.units), self.kernel_initializer, regularizer=self.kernel_regularizer
         )
@@ -109,7 +113,11 @@ class Dense(ActivatedLayer):
         features = self.kernel.shape[0]
         if len(input_shape) < 2 or input_shape[-1] != features:
             got = input_shape[-1] if len(input_shape) > 1 else f"input of shape {input_shape}"
-            raise self.fail(f"expected {features} features, got {got}")
+            flat = len(input_shape) > 2 and math.prod(n or 1 for n in input_shape[1:]) == features
+            raise self.fail(
+                f"expected {features} features, got {got}{'; put Flatten() before it' if flat else ''}"
+                f"{f' (input of shape {batch_shape(input_shape)})' if len(input_shape) > 2 else ''}"
+            )
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """(batch, ..., units)."""

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 from numpy.typing import NDArray
 
 from normkit import ops
+from normkit._checks import integer
 from normkit.layers.base import LayerArguments, Shape
 from normkit.layers.normalization import NUM_THREADS, AffineNormalization, InitializerLike, RegularizerLike
 
@@ -68,12 +69,12 @@ class GroupNormalization(AffineNormalization):
             gamma_regularizer,
             **kwargs,
         )
-        if isinstance(groups, bool) or groups != int(groups) or (groups < 1 and groups != -1):
+        self.groups = integer(f"{type(self).__name__}: groups", groups)
+        if groups < 1 and groups != -1:
             raise ValueError(
                 f"{type(self).__name__}: groups must be a positive integer, or -1 for one for each channel, got {groups}"
             )
-        self.groups = int(groups)
-        self.axis = int(axis)
+        self.axis = integer(f"{type(self).__name__}: axis", axis)
 
     def build(self, input_shape: Shape) -> None:
         """Make gamma and beta."""
@@ -159,6 +160,9 @@ class InstanceNormalization(GroupNormalization):
             gamma_regularizer,
             **kwargs,
         )
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: value for name, value in super()._arguments().items() if name != "groups"}
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""

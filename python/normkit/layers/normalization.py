@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Unpack
 
-import numpy as np
 from numpy.typing import NDArray
 
 from normkit import activations, initializers, ops, regularizers
-from normkit._checks import finite
+from normkit._checks import finite, flag, integers
 from normkit.initializers import Initializer
 from normkit.layers.activations import Activation, ReLU
 from normkit.layers.base import Layer, LayerArguments, Shape
@@ -107,8 +106,8 @@ class AffineNormalization(Normalization):
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(epsilon, **kwargs)
-        self.center = center
-        self.scale = scale
+        self.center = flag(f"{type(self).__name__}: center", center)
+        self.scale = flag(f"{type(self).__name__}: scale", scale)
         self.beta_initializer = initializers.get(beta_initializer)
         self.gamma_initializer = initializers.get(gamma_initializer)
         self.beta_regularizer = regularizers.get(beta_regularizer)
@@ -159,7 +158,7 @@ class _OverAxes(Normalization):
     """A normalization of each sample over some axes, in whose shape its weights are."""
 
     def _set_axes(self, axis: int | Sequence[int]) -> None:
-        self.axis = (int(axis),) if isinstance(axis, (int, np.integer)) else tuple(int(a) for a in axis)
+        self.axis = integers(f"{type(self).__name__}: axis", axis)
 
     def build(self, input_shape: Shape) -> None:
         """Make the weights."""

@@ -8,7 +8,8 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from normkit._checks import finite
+from normkit._checks import finite, share
+from normkit._random import new_generator
 from normkit.layers.base import Layer, LayerArguments
 
 __all__ = ["Dropout", "GaussianNoise"]
@@ -35,11 +36,9 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(**kwargs)
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"Dropout: rate must be in [0, 1), got {rate}")
-        self.rate = float(rate)
+        self.rate = share("Dropout: rate", rate, below_one=True)
         self.seed = seed
-        self._own_rng = None if seed is None else np.random.default_rng(seed)
+        self._own_rng = None if seed is None else new_generator(seed)
         self._scale: Array | None = None
 
     @property

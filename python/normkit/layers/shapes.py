@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from numpy.typing import NDArray
 
+from normkit._checks import integers, number
 from normkit.layers.base import Layer, LayerArguments, Shape
 
 __all__ = ["Flatten", "Rescaling", "Reshape"]
@@ -61,7 +62,7 @@ class Reshape(Layer):
 
     def __init__(self, target_shape: Sequence[int], **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(**kwargs)
-        self.target_shape = tuple(int(length) for length in target_shape)
+        self.target_shape = integers("Reshape: target_shape", target_shape)
         if any(n < 1 and n != -1 for n in self.target_shape) or self.target_shape.count(-1) > 1:
             raise ValueError(
                 f"Reshape: target_shape must have positive lengths, one of them can be -1, got {self.target_shape}"
@@ -114,7 +115,7 @@ class Rescaling(Layer):
 
     def __init__(self, scale: float, offset: float = 0.0, **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(**kwargs)
-        self.scale, self.offset = float(scale), float(offset)
+        self.scale, self.offset = number("Rescaling: scale", scale), number("Rescaling: offset", offset)
 
     def forward(self, x: Array, training: bool) -> Array:
         """Return x · scale + offset."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from normkit._names import show_public_names
 from normkit._registry import Registry
 from normkit.losses.base import ElementwiseLoss, Loss
 from normkit.losses.crossentropy import (
@@ -43,6 +44,8 @@ __all__ = [
     "get",
     "registry",
 ]
+
+show_public_names(__name__)
 
 registry: Registry[Loss] = Registry(
     "loss",

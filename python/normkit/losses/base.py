@@ -11,9 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from normkit._checks import as_numbers, batch_shape
 from normkit._registry import Configured
 
-__all__ = ["EPSILON", "ElementwiseLoss", "LogitsStep", "Loss", "batch_shape", "require_probabilities"]
+__all__ = [
+    "EPSILON",
+    "ElementwiseLoss",
+    "LogitsStep",
+    "Loss",
+    "require_finite",
+    "require_probabilities",
+]
 
 Array = NDArray[Any]
 
@@ -51,13 +59,16 @@ class Loss(Configured):
         ValueError
             If shape or values do not fit. The text says what was expected.
         """
-        y = np.ascontiguousarray(y_true, dtype)
+        y = np.ascontiguousarray(as_numbers(f"{self.name}: y", y_true), dtype)
         if y.ndim == len(output_shape) - 1 and output_shape[-1] == 1:
             y = y[..., None]
         if y.ndim != len(output_shape) or y.shape[1:] != output_shape[1:]:
+            one = len(output_shape) == 2 and y.size == len(np.atleast_1d(y))
             raise ValueError(
                 f"{self.name}: y must have the shape of the model's output, {batch_shape(output_shape)}, got {y.shape}"
+                f"{'; for one value a sample the last layer has 1 unit' if one else ''}"
             )
+        require_finite(f"{self.name}: y", y)
         return y
 
     def __call__(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -70,11 +81,27 @@ class Loss(Configured):
         sample_weight : array_like of shape (batch,), optional
             Factor of each sample's loss.
         """
-        predictions = np.asarray(y_pred)
+        predictions = as_numbers(f"{self.name}: y_pred", y_pred)
+        if predictions.ndim == 0:
+            raise ValueError(
+                f"{self.name}: y_pred must have shape (batch, ..., outputs), got a single number"
+            )
         if predictions.dtype not in (np.float32, np.float64):
             predictions = predictions.astype(np.float64)
         targets = self.targets(y_true, predictions.shape, predictions.dtype)
-        weight = None if sample_weight is None else np.asarray(sample_weight, predictions.dtype)
+        if targets.ndim == 0:
+            raise ValueError(
+                f"{self.name}: y_true and y_pred need a batch axis, for one sample y_true[None], y_pred[None]"
+            )
+        if len(targets) != len(predictions):
+            raise ValueError(
+                f"{self.name}: y_true and y_pred must have the same length, got {len(targets)} and {len(predictions)}"
+            )
+        weight = None if sample_weight is None else as_numbers("sample_weight", sample_weight)
+        if weight is not None:
+            if weight.shape != predictions.shape[:1]:
+                raise ValueError(f"sample_weight must have shape {predictions.shape[:1]}, got {weight.shape}")
+            weight = weight.astype(predictions.dtype, copy=False)
         return self.mean_and_gradient(targets, predictions, weight)[0]
 
     def mean_and_gradient(self, y_true: Array, y_pred: Array, weight: Array | None) -> tuple[float, Array]:
@@ -133,12 +160,30 @@ def _over(weight: Array, values: Array) -> Array:
     return weight.reshape(-1, *(1,) * (values.ndim - 1))
 
 
+def require_finite(name: str, values: Array) -> None:
+    """Raise ValueError if a value is NaN or infinite, with how many are and where the first is."""
+    if values.dtype.kind != "f" or not values.size:
+        return
+    with np.errstate(all="ignore"):
+        total = np.add.reduce(values, axis=None)
+    if np.isfinite(total):
+        return
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row = int(np.argmax(bad.reshape(len(bad), -1).any(axis=1)))
+        count = int(np.count_nonzero(bad))
+        raise ValueError(
+            f"{name} must be finite, got {count} NaN or infinite value{'s' if count > 1 else ''}, the first in row "
+            f"{row} (from 0); leave these rows out"
+        )
+
+
 def require_probabilities(name: str, y: Array) -> None:
     """Raise ValueError if a target is not in [0, 1]."""
     if y.size and not (y.min() >= 0 and y.max() <= 1):
-        raise ValueError(f"{name}: targets must be in [0, 1], got values in [{y.min():g}, {y.max():g}]")
-
-
-def batch_shape(shape: tuple[int | None, ...]) -> str:
-    """Return the shape in words, with 'batch' as its first axis."""
-    return f"({', '.join(['batch', *(str(n) for n in shape[1:])])}{',' if len(shape) == 1 else ''})"
+        hint = ""
+        if (y == np.rint(y)).all():
+            hint = "; for labels of several classes use 'sparse_categorical_crossentropy' and a unit for each class"
+            if y.min() == -1 and y.max() == 1:
+                hint = "; for targets of -1 and 1 use 'hinge', or give (y + 1) / 2"
+        raise ValueError(f"{name}: targets must be in [0, 1], got values in [{y.min():g}, {y.max():g}]{hint}")

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from normkit import _core, activations
-from normkit.losses.base import EPSILON, LogitsStep, Loss, batch_shape, require_probabilities
+from normkit._checks import as_numbers, batch_shape, flag, share
+from normkit.losses.base import EPSILON, LogitsStep, Loss, require_probabilities
 
 __all__ = ["BinaryCrossentropy", "CategoricalCrossentropy", "SparseCategoricalCrossentropy"]
 
@@ -22,12 +23,8 @@ Array = NDArray[Any]
 
 class _Crossentropy(Loss):
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
-        if not 0.0 <= label_smoothing <= 1.0:
-            raise ValueError(
-                f"{type(self).__name__}: label_smoothing must be in [0, 1], got {label_smoothing}"
-            )
-        self.from_logits = from_logits
-        self.label_smoothing = float(label_smoothing)
+        self.from_logits = flag(f"{type(self).__name__}: from_logits", from_logits)
+        self.label_smoothing = share(f"{type(self).__name__}: label_smoothing", label_smoothing)
 
     def _evaluate(self, y_true: Array, y_pred: Array) -> tuple[Array, Array]:
         if self.from_logits:
@@ -94,7 +91,7 @@ class CategoricalCrossentropy(_Crossentropy):
 
     def targets(self, y_true: ArrayLike, output_shape: tuple[int | None, ...], dtype: Any) -> Array:
         """See `Loss.targets`; values must be in [0, 1]."""
-        y = np.asarray(y_true)
+        y = as_numbers(f"{self.name}: y", y_true)
         if y.ndim < len(output_shape) or (y.shape[-1] == 1 and output_shape[-1] != 1):
             raise ValueError(
                 f"{self.name}: y must be one-hot rows of shape {batch_shape(output_shape)}, got {y.shape}; "
@@ -143,7 +140,7 @@ class SparseCategoricalCrossentropy(_Crossentropy):
 
     def targets(self, y_true: ArrayLike, output_shape: tuple[int | None, ...], dtype: Any) -> Array:
         """Return the labels as integers of shape (batch, ...); they must be in [0, classes)."""
-        y, classes = np.asarray(y_true), output_shape[-1] or 0
+        y, classes = as_numbers(f"{self.name}: y", y_true), output_shape[-1] or 0
         if y.ndim == len(output_shape) and y.shape[-1] == 1:
             y = y[..., 0]
         if y.ndim != len(output_shape) - 1 or y.shape[1:] != output_shape[1:-1]:
@@ -159,10 +156,24 @@ class SparseCategoricalCrossentropy(_Crossentropy):
             whole = np.isfinite(y) & (y == np.rint(y)) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
             if not whole.all():
                 found = y[~whole].tolist()[0]
-                raise ValueError(f"{self.name}: labels must be integers, got {found!r} of type {y.dtype}")
+                hint = (
+                    "; for targets that are no classes use 'mean_squared_error'" if np.isfinite(found) else ""
+                )
+                raise ValueError(
+                    f"{self.name}: labels must be integers, got {found!r} of type {y.dtype} "
+                    f"({np.count_nonzero(~whole)} of {y.size} are none){hint}"
+                )
         if y.size and (y.min() < 0 or y.max() >= classes):
-            found = y.min() if y.min() < 0 else y.max()
-            raise ValueError(f"{self.name}: labels must be in [0, {classes}), got {found}")
+            found = int(y.min() if y.min() < 0 else y.max())
+            hint = "labels start at 0"
+            if y.min() >= 0:
+                hint = f"give the last layer {int(y.max()) + 1} units"
+                if y.min() == 1:
+                    hint = f"if they start at 1, give y - 1, else {hint}"
+            raise ValueError(
+                f"{self.name}: labels must be 0 to {classes - 1}, as the last layer has {classes} "
+                f"unit{'s' if classes > 1 else ''}, got {found}; {hint}"
+            )
         return y.astype(np.intp)
 
     def _evaluate_probabilities(self, y_true: Array, y_pred: Array) -> tuple[Array, Array]:

@@ -18,6 +18,7 @@ __all__ = [
     "MeanAbsolutePercentageError",
     "MeanSquaredError",
     "MeanSquaredLogarithmicError",
+    "RegressionLoss",
 ]
 
 Array = NDArray[Any]
@@ -117,3 +118,14 @@ def _unit(x: Array) -> tuple[Array, Array]:
     """Vectors of length 1 in the same direction, and the lengths that they had."""
     norm = np.maximum(np.sqrt(np.square(x).sum(axis=-1, keepdims=True)), _SMALLEST_NORM)
     return x / norm, norm
+
+
+RegressionLoss = (
+    MeanSquaredError
+    | MeanAbsoluteError
+    | MeanAbsolutePercentageError
+    | MeanSquaredLogarithmicError
+    | Huber
+    | LogCosh
+    | CosineSimilarity
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from normkit._names import show_public_names
 from normkit._registry import Registry
 from normkit.metrics.accuracy import (
     Accuracy,
@@ -87,6 +88,10 @@ __all__ = [
     "resolve_accuracy",
 ]
 
+show_public_names(__name__)
+
+_ACCURACY_NAMES = ("accuracy", "acc")
+
 registry: Registry[Metric] = Registry(
     "metric",
     Metric,
@@ -127,9 +132,8 @@ registry: Registry[Metric] = Registry(
         "f1_score": F1Score,
         "fbeta_score": FBetaScore,
     },
+    _ACCURACY_NAMES,
 )
-
-_ACCURACY_NAMES = ("accuracy", "acc")
 
 
 def get(identifier: str | dict[str, Any] | Metric | Callable[..., Any]) -> Metric:
@@ -140,6 +144,11 @@ def get(identifier: str | dict[str, Any] | Metric | Callable[..., Any]) -> Metri
     """
     if callable(identifier) and not isinstance(identifier, (Metric, type)):
         return MeanMetricWrapper(identifier)
+    if is_accuracy(identifier):
+        raise ValueError(
+            f"metric '{identifier}' depends on the targets, which compile(metrics=['{identifier}']) waits for; here use "
+            "'sparse_categorical_accuracy', 'categorical_accuracy' or 'binary_accuracy'"
+        )
     metric = registry.get(identifier)  # type: ignore[arg-type]  # what is left of the union
     if isinstance(identifier, str):
         metric.name = identifier

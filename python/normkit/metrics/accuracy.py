@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from normkit._checks import positive_integer
+from normkit._checks import number, positive_integer
 from normkit.metrics.base import MeanMetric, matched
 
 __all__ = [
@@ -47,7 +47,7 @@ class BinaryAccuracy(_Accuracy):
 
     def __init__(self, name: str | None = None, threshold: float = 0.5) -> None:
         super().__init__(name)
-        self.threshold = float(threshold)
+        self.threshold = number("BinaryAccuracy: threshold", threshold)
 
     def values(self, y_true: Array, y_pred: Array) -> Array:
         """1 where (y_pred > threshold) is y_true."""
@@ -87,6 +87,10 @@ class _TopK(_Accuracy):
         self.k = positive_integer(f"{type(self).__name__}: k", k)
 
     def _hits(self, labels: Array, y_pred: Array) -> Array:
+        if labels.size and not (labels.min() >= 0 and labels.max() < y_pred.shape[-1]):
+            raise ValueError(
+                f"{self.name}: labels must be 0 to {y_pred.shape[-1] - 1}, got {labels.min():g} to {labels.max():g}"
+            )
         score = np.take_along_axis(y_pred, labels[..., None].astype(np.intp), axis=-1)
         return np.asarray(((y_pred > score).sum(axis=-1) < self.k) & np.isfinite(score[..., 0]))
 

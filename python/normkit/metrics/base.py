@@ -11,9 +11,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from normkit._checks import as_numbers, shown
 from normkit._registry import Owned, snake_case
 
-__all__ = ["Average", "Direction", "Mean", "MeanMetric", "MeanMetricWrapper", "Metric", "matched"]
+__all__ = [
+    "Average",
+    "Direction",
+    "Mean",
+    "MeanMetric",
+    "MeanMetricWrapper",
+    "Metric",
+    "matched",
+    "weights_of",
+]
 
 Array = NDArray[Any]
 Direction = Literal["up", "down"]
@@ -40,7 +50,7 @@ class Average:
         if sample_weight is None:
             self.add(float(np.add.reduce(values, axis=None)) / (values.size or 1), len(values))
             return
-        weight = np.asarray(sample_weight, np.float64)
+        weight = weights_of(sample_weight, len(values))
         samples = values.reshape(len(values), -1).mean(axis=1)
         total = float(weight.sum())
         self.add(float(samples @ weight) / total if total else 0.0, total)
@@ -73,6 +83,22 @@ class Metric(Owned):
     def __init__(self, name: str | None = None) -> None:
         self.name = name if name is not None else snake_case(type(self).__name__)
         self.reset_state()
+
+    def _goes_by(self, name: Any) -> bool:
+        return super()._goes_by(name) or name.replace("_", "") in type(self).__name__.lower()
+
+    def _compared(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
+        """Return targets and predictions as arrays with a batch axis."""
+        t, p = as_numbers(f"{self.name}: y_true", y_true), as_numbers(f"{self.name}: y_pred", y_pred)
+        if p.ndim == 0 or t.ndim == 0:
+            raise ValueError(
+                f"{self.name}: targets and predictions need a batch axis, got shapes {t.shape} and {p.shape}"
+            )
+        if len(t) != len(p):
+            raise ValueError(
+                f"{self.name}: targets and predictions must have the same length, got {len(t)} and {len(p)}"
+            )
+        return t, p
 
     def update_state(self, *args: Any, **kwargs: Any) -> None:
         """Count a batch of y_true, y_pred, and sample_weight, shape (batch,), if there is any."""
@@ -160,7 +186,7 @@ class Mean(_AverageMetric):
     def update_state(self, values: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         """Count numbers, each with weight 1 or its `sample_weight`; a single one counts as a batch of one."""
         weight = None if sample_weight is None else np.atleast_1d(sample_weight)
-        self._average.add_samples(np.atleast_1d(values), weight)
+        self._average.add_samples(np.atleast_1d(as_numbers(f"{self.name}: values", values)), weight)
 
 
 class MeanMetric(_AverageMetric):
@@ -174,7 +200,8 @@ class MeanMetric(_AverageMetric):
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:
         """Count a batch, each sample with weight 1 or its `sample_weight`, shape (batch,)."""
-        self._average.add_samples(self.values(np.asarray(y_true), np.asarray(y_pred)), sample_weight)
+        values = self.values(*self._compared(y_true, y_pred))
+        self._average.add_samples(values, sample_weight)
 
 
 class MeanMetricWrapper(MeanMetric):
@@ -190,8 +217,15 @@ class MeanMetricWrapper(MeanMetric):
     """
 
     def __init__(self, fn: Callable[[Array, Array], Array], name: str | None = None) -> None:
+        if not callable(fn):
+            raise TypeError(
+                f"MeanMetricWrapper: fn must be a function of targets and predictions, got {shown(fn)}"
+            )
         super().__init__(name if name is not None else getattr(fn, "__name__", None))
         self.fn = fn
+
+    def _goes_by(self, name: Any) -> bool:
+        return super()._goes_by(name) or name == getattr(self.fn, "__name__", None)
 
     def values(self, y_true: Array, y_pred: Array) -> Array:
         """Return what the function does."""
@@ -204,6 +238,14 @@ class MeanMetricWrapper(MeanMetric):
         return values
 
 
+def weights_of(sample_weight: ArrayLike, samples: int) -> Array:
+    """Return sample weights as float64, or raise ValueError if there is not one for each sample."""
+    weight = as_numbers("sample_weight", sample_weight).astype(np.float64, copy=False)
+    if weight.shape != (samples,):
+        raise ValueError(f"sample_weight must have shape ({samples},), got {weight.shape}")
+    return weight
+
+
 def matched(name: str, y_true: Array, y_pred: Array) -> Array:
     """Return targets in the shape of the predictions, or raise ValueError."""
     if y_true.ndim == y_pred.ndim - 1 and y_pred.shape[-1] == 1:
@@ -212,5 +254,6 @@ def matched(name: str, y_true: Array, y_pred: Array) -> Array:
         raise ValueError(
             f"{name}: targets and predictions do not match: the shapes to compare are "
             f"{y_true.shape} and {y_pred.shape}"
+            + ("; labels of several classes are given as one-hot rows" if y_true.ndim < y_pred.ndim else "")
         )
     return y_true

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import positive_integer
-from normkit.metrics.base import Metric, matched
+from normkit._checks import as_numbers, flag, positive_integer, shown, whole
+from normkit.metrics.base import Metric, matched, weights_of
 
 __all__ = [
     "AUC",
@@ -52,12 +52,22 @@ class Confusion(Metric):
         class_id: int | None = None,
         name: str | None = None,
     ) -> None:
-        given = [] if thresholds is None else np.atleast_1d(np.asarray(thresholds, np.float64)).tolist()
+        given = (
+            []
+            if thresholds is None
+            else np.atleast_1d(as_numbers(f"{type(self).__name__}: thresholds", thresholds))
+            .astype(np.float64)
+            .tolist()
+        )
         self.thresholds = None if thresholds is None else given[0] if np.ndim(thresholds) == 0 else given
+        if np.ndim(thresholds if thresholds is not None else ()) > 1:
+            raise ValueError(
+                f"{type(self).__name__}: thresholds must be a number or a list, got {shown(thresholds)}"
+            )
         if any(not 0.0 <= threshold <= 1.0 for threshold in given):
             raise ValueError(f"{type(self).__name__}: thresholds must be in [0, 1], got {thresholds}")
         self.top_k = None if top_k is None else positive_integer(f"{type(self).__name__}: top_k", top_k)
-        self.class_id = class_id
+        self.class_id = None if class_id is None else whole(f"{type(self).__name__}: class_id", class_id)
         self._at = np.array(given or [0.5 if top_k is None else -np.inf])
         super().__init__(name)
 
@@ -75,16 +85,18 @@ class Confusion(Metric):
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:
         """Count a batch, each sample with weight 1 or its `sample_weight`, shape (batch,)."""
-        p = np.asarray(y_pred)
-        t = matched(self.name, np.asarray(y_true), p) != 0
+        t, p = self._compared(y_true, y_pred)
+        t = matched(self.name, t, p) != 0
         if self.top_k is not None:
             smallest = np.partition(p, -min(self.top_k, p.shape[-1]), axis=-1)
             p = np.where(p >= smallest[..., [-min(self.top_k, p.shape[-1])]], p, -np.inf)
         if self.class_id is not None:
+            if not 0 <= self.class_id < p.shape[-1]:
+                raise ValueError(f"{self.name}: class_id must be 0 to {p.shape[-1] - 1}, got {self.class_id}")
             t, p = t[..., self.class_id], p[..., self.class_id]
         w = np.ones(p.shape)
         if sample_weight is not None:
-            w *= np.asarray(sample_weight, np.float64).reshape(-1, *(1,) * (p.ndim - 1))
+            w *= weights_of(sample_weight, len(p)).reshape(-1, *(1,) * (p.ndim - 1))
         positive, negative = (self._above(p, w * part) for part in (t, ~t))
         self.true_positives = self.true_positives + positive
         self.false_positives = self.false_positives + negative
@@ -226,7 +238,8 @@ class AUC(Confusion):
         if self.num_thresholds < 2:
             raise ValueError(f"AUC: num_thresholds must be at least 2, got {num_thresholds}")
         super().__init__(thresholds, name="auc" if name is None else name)
-        self.curve, self.summation_method, self.from_logits = curve, summation_method, from_logits
+        self.curve, self.summation_method = curve, summation_method
+        self.from_logits = flag("AUC: from_logits", from_logits)
         inner = (
             np.arange(1, self.num_thresholds - 1) / (self.num_thresholds - 1)
             if thresholds is None
@@ -239,7 +252,7 @@ class AUC(Confusion):
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:
         """See `Confusion.update_state`; predictions are kept in [0, 1]."""
-        p = np.asarray(y_pred)
+        y_true, p = self._compared(y_true, y_pred)
         if self.from_logits:
             p = 0.5 * (1.0 + np.tanh(0.5 * p))
         super().update_state(y_true, np.clip(p, 0.0, 1.0), sample_weight)

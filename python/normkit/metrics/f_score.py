@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from normkit.metrics.base import Metric, matched
+from normkit._checks import number
+from normkit.metrics.base import Metric, matched, weights_of
 
 __all__ = ["F1Score", "FBetaScore"]
 
@@ -43,9 +44,9 @@ class FBetaScore(Metric):
         kind = type(self).__name__
         if average not in self.AVERAGES:
             raise ValueError(f"{kind}: average must be one of {self.AVERAGES}, got {average!r}")
-        if not beta > 0.0:
+        if not number(f"{kind}: beta", beta) > 0.0:
             raise ValueError(f"{kind}: beta must be above 0, got {beta}")
-        if threshold is not None and not 0.0 < threshold <= 1.0:
+        if threshold is not None and not 0.0 < number(f"{kind}: threshold", threshold) <= 1.0:
             raise ValueError(f"{kind}: threshold must be in (0, 1], got {threshold}")
         super().__init__("fbeta_score" if name is None else name)
         self.average, self.beta, self.threshold = average, float(beta), threshold
@@ -58,15 +59,15 @@ class FBetaScore(Metric):
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:
         """Count a batch of shape (batch, outputs)."""
-        p = np.asarray(y_pred)
-        t = matched(self.name, np.asarray(y_true), p)
+        t, p = self._compared(y_true, y_pred)
+        t = matched(self.name, t, p)
         if p.ndim != 2:
             raise ValueError(f"{self.name}: predictions must have shape (batch, outputs), got {p.shape}")
         if self.threshold is None:
             positive = (p >= p.max(axis=-1, keepdims=True)) & (np.abs(p) > 1e-9)
         else:
             positive = p > self.threshold
-        w = np.ones(len(p)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        w = np.ones(len(p)) if sample_weight is None else weights_of(sample_weight, len(p))
         counts = [w @ part for part in (positive * t, positive * (1 - t), ~positive * t)]
         if self.average == "micro":
             counts = [np.atleast_1d(count.sum()) for count in counts]

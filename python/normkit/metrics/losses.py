@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from normkit import losses
 from normkit.losses import Loss
-from normkit.metrics.base import Direction, MeanMetric, Metric, matched
+from normkit.metrics.base import Direction, MeanMetric, Metric, matched, weights_of
 
 __all__ = [
     "BinaryCrossentropy",
@@ -215,9 +215,9 @@ class R2Score(Metric):
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:
         """Count a batch of shape (batch, outputs)."""
-        p = np.asarray(y_pred, np.float64)
-        t = matched(self.name, np.asarray(y_true, np.float64), p).reshape(len(p), -1)
-        w = np.ones(len(p)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        t, p = (a.astype(np.float64, copy=False) for a in self._compared(y_true, y_pred))
+        t = matched(self.name, t, p).reshape(len(p), -1)
+        w = np.ones(len(p)) if sample_weight is None else weights_of(sample_weight, len(p))
         self.weight = self.weight + float(w.sum())
         self.sum = self.sum + w @ t
         self.squares = self.squares + w @ np.square(t)

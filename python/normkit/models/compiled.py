@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit import losses, metrics, optimizers
+from normkit._checks import flag
 from normkit.distributed.data_parallel import Distribution
 from normkit.layers.base import ActivatedLayer, Shape
 from normkit.layers.batch_normalization import BatchNormalization
 from normkit.layers.variable import Variable
 from normkit.losses import Loss
-from normkit.metrics import Average, Metric
+from normkit.losses.regression import RegressionLoss
+from normkit.metrics import Average, BinaryAccuracy, CategoricalAccuracy, Metric
 from normkit.models.flat import FlatVariables
 from normkit.models.network import Network
+from normkit.models.nonfinite import Watch
 from normkit.optimizers import Optimizer
 from normkit.regularizers import Regularizer
 
@@ -59,8 +63,8 @@ class Compiled:
         self.network = network
         self.optimizer = optimizers.get(optimizer)
         self.loss = losses.get(loss)
-        self.merge_statistics = merge_statistics
-        if merge_statistics and self.optimizer.gradient_accumulation_steps is None:
+        self.merge_statistics = flag("compile: merge_statistics", merge_statistics)
+        if self.merge_statistics and self.optimizer.gradient_accumulation_steps is None:
             raise ValueError(
                 "compile: merge_statistics merges the batches of one step, so the optimizer needs "
                 "gradient_accumulation_steps of 2 or more, and has none"
@@ -77,6 +81,7 @@ class Compiled:
         self._checked: tuple[tuple[int, ...], Shape] | None = None
         self._loss_mean = Average()
         self.flat: FlatVariables | None = None
+        self.watch = Watch()
         self.distribution = Distribution() if distribution is None else distribution
         self._parted: PartedSteps | None = None
         if self.distribution.chunks is not None:
@@ -95,6 +100,13 @@ class Compiled:
         checked = y.shape[1:], output_shape
         if checked == self._checked:
             return
+        last = self.network.layers[-1]
+        if output_shape[-1] == 1 and isinstance(last, ActivatedLayer) and "softmax" in last.activation.name:
+            warnings.warn(
+                f"{type(last).__name__} '{last.name}': softmax of a single unit is always 1; use 'sigmoid', or a unit "
+                "for each class",
+                stacklevel=2,
+            )
         metrics_by_name = self._metrics or self._resolved(y, output_shape)
         predictions = np.zeros(
             (1, *(n for n in output_shape[1:] if n is not None)), self.network.layers[-1].dtype
@@ -104,6 +116,34 @@ class Compiled:
             if self._parted is not None:
                 metric.check_merging()
         self._metrics, self._checked = metrics_by_name, checked
+
+    def check_classes(self, y: Array, output_shape: Shape) -> None:
+        """See that an accuracy can be told of these targets, as the loss uses them.
+
+        Raises
+        ------
+        ValueError
+            If they are the numbers of a regression, for which an accuracy means nothing. With a loss of probabilities
+            it is a warning.
+        """
+        counted = [
+            m for m, _ in self._metrics.values() if isinstance(m, BinaryAccuracy | CategoricalAccuracy)
+        ]
+        if not counted or y.dtype.kind != "f":
+            return
+        if output_shape[-1] == 1:
+            wrong = (y != 0) & (y != 1)
+        else:
+            wrong = (y != np.rint(y)) & isinstance(self.loss, RegressionLoss)
+        if not wrong.any():
+            return
+        text = (
+            f"{counted[0].name}: y must be classes, {'0 or 1' if output_shape[-1] == 1 else 'as one-hot rows'}, got "
+            f"{float(y[wrong][0]):g}; for targets that are numbers use metrics=['mae'] or ['mse']"
+        )
+        if isinstance(self.loss, RegressionLoss):
+            raise ValueError(text)  # noqa: TRY004  # the values are wrong, not their type
+        warnings.warn(text, stacklevel=2)
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -207,11 +247,13 @@ class Compiled:
         assert self.flat is not None
         regularized = _regularized(self.flat.variables)
         penalty = _penalty(regularized)
+        self.watch.before(x)
         if self._parted is not None:
             self._parted.train(x, y, weight, penalty)
         else:
             output = self._output(x, training=True)
             value, predictions, gradient = self.loss_step(y, output, weight, self.fused)
+            self.watch.after(x, value)
             self.network.backward(gradient, self.fused)
             self._record(value + penalty, y, predictions, weight)
         for variable, regularizer in regularized:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import positive_integer
+from normkit import losses
+from normkit._checks import positive_integer, shown
+from normkit._names import with_keyword_hints
 from normkit.callbacks import Callback, CallbackList, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import MiniBatches
@@ -37,6 +39,7 @@ class Model(Network):
 
     compiled_state: Compiled | None = None
 
+    @with_keyword_hints
     def compile(
         self,
         optimizer: str | dict[str, Any] | Optimizer = "rmsprop",
@@ -83,6 +86,12 @@ class Model(Network):
         """
         if loss is None:
             raise ValueError("compile: loss is missing; for example loss='sparse_categorical_crossentropy'")
+        if distribution is not None and not isinstance(distribution, Distribution):
+            raise TypeError(f"compile: distribution must be a DataParallel, got {shown(distribution)}")
+        if isinstance(optimizer, str) and optimizer.lower() in losses.registry.names:
+            raise ValueError(
+                f"compile: '{optimizer}' is a loss, and the optimizer comes first: compile('adam', '{optimizer}')"
+            )
         self.compiled_state = Compiled(
             self,
             optimizer,
@@ -172,6 +181,7 @@ class Model(Network):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
+    @with_keyword_hints
     def evaluate(
         self,
         x: Data,
@@ -199,6 +209,7 @@ class Model(Network):
         with self.distribution.guard(), self._listeners(verbose, callbacks, count) as listeners:
             return flattened(self.run_test(batches, listeners, count), return_dict)
 
+    @with_keyword_hints
     def predict(
         self,
         x: Data,
@@ -213,7 +224,7 @@ class Model(Network):
         shuffled.
         """
         batches = as_inputs(x).batches(given_or_default(batch_size), shuffle=False)
-        shape = self.shape_for((1, *batches.empty[0].shape[1:]))
+        shape = self.shape_for((batches.num_samples, *batches.empty[0].shape[1:]))
         count = at_most("predict: steps", steps, batches.length)
         outputs = [np.empty((0, *(n for n in shape[1:] if n is not None)), self.layers[-1].dtype)]
         with self._listeners(verbose, callbacks, count) as listeners:
@@ -254,6 +265,7 @@ class Model(Network):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
+    @with_keyword_hints
     def test_on_batch(
         self,
         x: ArrayLike,
@@ -271,6 +283,7 @@ class Model(Network):
                 compiled.test_step(*batch)
             return flattened(compiled.logs(), return_dict)
 
+    @with_keyword_hints
     def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for this batch in inference mode, an array of its own."""
         outputs = self(x, training=False)
@@ -297,7 +310,11 @@ class Model(Network):
 def _listed(given: MetricLike | Sequence[MetricLike] | None) -> Sequence[MetricLike]:
     if given is None:
         return []
-    return [given] if isinstance(given, (str, dict, Metric)) or callable(given) else list(given)
+    if isinstance(given, (str, dict, Metric)) or callable(given):
+        return [given]
+    if not isinstance(given, (list, tuple)):
+        raise TypeError(f"compile: metrics must be a list, such as ['accuracy'], got {shown(given)}")
+    return list(given)
 
 
 def given_or_default(batch_size: int | None, default: int = DEFAULT_BATCH_SIZE) -> int:

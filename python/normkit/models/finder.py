@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import finite, positive_integer
+from normkit._checks import finite, positive_integer, shown
+from normkit._names import with_keyword_hints
+from normkit._repr import called
 from normkit.data.minibatches import MiniBatches
 
 if TYPE_CHECKING:
@@ -41,7 +43,11 @@ class LearningRates(NamedTuple):
     rates: NDArray[np.float64]
     losses: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        return called(type(self).__name__, self._asdict())
 
+
+@with_keyword_hints
 def find_learning_rate(
     model: Sequential,
     x: ArrayLike,
@@ -90,6 +96,8 @@ def find_learning_rate(
         raise ValueError(f"{what}: lowest must be above 0 and below highest, got {lowest:g} and {highest:g}")
     if positive_integer(f"{what}: steps", steps) < 10:
         raise ValueError(f"{what}: steps must be at least 10, got {steps}")
+    if not hasattr(model, "require_compiled"):
+        raise TypeError(f"{what}: the first argument must be a Sequential, got {shown(model)}")
     model.require_compiled(what)
     twin = copy.deepcopy(model)
     rates = np.geomspace(lowest, highest, steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from operator import length_hint
 from typing import Any, NamedTuple
@@ -9,11 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from normkit._checks import as_array, as_numbers, number, shown
 from normkit.data.arrays import as_source
 from normkit.data.combined import Joined
+from normkit.data.dataset import Dataset
 from normkit.data.minibatches import Last, MiniBatches
 from normkit.data.source import Source
 from normkit.data.streams import Stream, is_iterable_of_batches
+from normkit.layers.base import Shape
+from normkit.layers.shapes import Flatten
+from normkit.losses.base import require_finite
 from normkit.models.compiled import Compiled
 
 __all__ = ["Data", "Samples", "as_batch", "as_inputs", "as_samples", "is_dataset", "split_validation"]
@@ -70,22 +76,29 @@ def as_inputs(x: Data) -> Samples:
         )
     if isinstance(x, Source) and len(x) == 0:
         raise ValueError(f"x must have at least one sample along its first axis, got shape {x.shape}")
-    return Samples(data.map(lambda *arrays: arrays[0]))
+    return Samples(data.map(lambda *arrays: as_numbers("x", arrays[0])))
 
 
 def _as_features(x: Any) -> Array:
     """Return x as an array of numbers with a batch axis; dtype and memory are its own."""
-    features = _as_numbers("x", x)
+    features = as_numbers("x", x)
     if features.ndim < 1 or len(features) == 0:
         raise ValueError(f"x must have at least one sample along its first axis, got shape {features.shape}")
+    if features.size == 0:
+        raise ValueError(f"x must have at least one value in each sample, got shape {features.shape}")
     return features
 
 
-def _as_numbers(name: str, array: Any) -> Array:
-    numbers = np.asarray(array)
-    if numbers.dtype.kind not in "buif":
-        raise TypeError(f"{name} must be an array of numbers, got dtype {numbers.dtype}")
-    return numbers
+def _require_targets(x: Any, y: Any) -> None:
+    """Raise ValueError if y is missing, with what x looks as if it had been meant for."""
+    if y is not None:
+        return
+    hint = ""
+    if isinstance(x, Dataset):
+        hint = "; call fit(data.x_train, data.y_train)"
+    elif isinstance(x, (tuple, list)) and len(x) in (2, 3) and np.ndim(x[0]) > 0:
+        hint = f"; x is a {type(x).__name__} of {len(x)}: call fit(x, y), not fit((x, y))"
+    raise ValueError(f"y is missing: training and evaluation need targets{hint}")
 
 
 def as_batch(
@@ -119,21 +132,56 @@ def as_samples(
     """
     if is_dataset(x):
         return _as_dataset(compiled, x, y, sample_weight, class_weight)
+    _require_targets(x, y)
     features = _as_features(x)
-    if y is None:
-        raise ValueError("y is missing: training and evaluation need targets")
-    labels = _as_numbers("y", y)
+    labels = _as_labels(y)
     if labels.ndim == 0 or len(labels) != len(features):
+        hint = ""
+        if features.ndim == 1:
+            hint = f"; x of shape {features.shape} is {len(features)} samples of one number, a single row is x[None]"
+        elif isinstance(x, (tuple, list)) and all(np.ndim(part) > 1 for part in x):
+            hint = f"; x is a {type(x).__name__} of {len(x)} arrays, and a model has one input"
         raise ValueError(
             f"x and y must have the same length, got {len(features)} and "
-            f"{len(labels) if labels.ndim else 'a single value'}"
+            f"{len(labels) if labels.ndim else 'a single value'}{hint}"
         )
-    output_shape = compiled.network.shape_for(features.shape)
+    try:
+        output_shape = compiled.network.shape_for(features.shape)
+    except ValueError as error:
+        if features.ndim == 1 and labels.ndim > 1:
+            shapes = f"x has shape {features.shape} and y {labels.shape}"
+            raise ValueError(f"{error}; {shapes}: are they swapped? x comes first") from None
+        raise
     dtype = compiled.network.layers[-1].dtype
-    targets = compiled.loss.targets(labels, output_shape, dtype)
+    targets = _targets(compiled, labels, output_shape, dtype)
     weights = _weights(labels, sample_weight, class_weight, dtype)
     compiled.prepare_metrics(targets, output_shape)
+    compiled.check_classes(targets, output_shape)
     return Samples(features, targets, weights)
+
+
+def _as_labels(y: Any) -> Array:
+    labels = as_array("y", y)
+    if labels.dtype.kind in "US" and labels.ndim:
+        raise TypeError(
+            f"y must be an array of numbers, got text such as {labels.flat[0].item()!r}; number the classes: "
+            "classes, y = np.unique(y, return_inverse=True)"
+        )
+    return as_numbers("y", labels if labels.ndim else y)
+
+
+def _targets(compiled: Compiled, labels: Array, output_shape: Shape, dtype: Any) -> Array:
+    """Return the targets as the loss uses them; says what to do if the layers have kept the axes of images."""
+    try:
+        return compiled.loss.targets(labels, output_shape, dtype)
+    except ValueError as error:
+        flat = any(isinstance(layer, Flatten) for layer in compiled.network.layers)
+        if len(output_shape) > 2 and labels.ndim < len(output_shape) and not flat:
+            raise ValueError(
+                f"{error}; Dense works on the last axis alone: if each sample has one target, put Flatten() before "
+                "the first Dense"
+            ) from None
+        raise
 
 
 def is_dataset(x: Any) -> bool:
@@ -160,17 +208,30 @@ def _as_dataset(
     parts = len(batches.empty)
     if parts not in (2, 3):
         raise ValueError(f"training and evaluation need (x, y) or (x, y, sample_weight), got {parts} arrays")
-    features = batches.empty[0]
+    features = as_numbers("x", batches.empty[0])
     if isinstance(batches, Source) and len(batches) == 0:
         raise ValueError(f"x must have at least one sample along its first axis, got shape {batches.shape}")
     output_shape = compiled.network.shape_for(features.shape)
     dtype = compiled.network.layers[-1].dtype
 
     def weighted(x: Array, y: Array, weight: Array | None = None) -> tuple[Array, ...]:
+        if len(y) != len(x):
+            raise ValueError(f"x and y must have the same length in each batch, got {len(x)} and {len(y)}")
+        as_numbers("x", x)
+        if x.shape[1:] != features.shape[1:]:
+            raise ValueError(
+                f"x must have samples of the same shape in all batches, {features.shape[1:]}, got {x.shape[1:]}"
+            )
         weights = _weights(y, weight, class_weight, dtype)
         return (x, y) if weights is None else (x, y, weights)
 
-    checked = batches.map(weighted).map(lambda y: compiled.loss.targets(y, output_shape, dtype), 1)
+    def targets_of(y: Array) -> Array:
+        checked = _targets(compiled, y, output_shape, dtype)
+        if len(checked):
+            compiled.check_classes(checked, output_shape)
+        return checked
+
+    checked = batches.map(weighted).map(targets_of, 1)
     targets = checked.empty[1]
     compiled.prepare_metrics(np.zeros((1, *targets.shape[1:]), targets.dtype), output_shape)
     return Samples(checked)
@@ -193,11 +254,12 @@ def _weights(
         return _class_weights(y, class_weight).astype(dtype)
     if sample_weight is None:
         return None
-    weight = _as_numbers("sample_weight", sample_weight)
+    weight = as_numbers("sample_weight", sample_weight)
     if weight.shape == (len(y), 1):
         weight = weight[:, 0]
     if weight.shape != y.shape[:1]:
         raise ValueError(f"sample_weight must have shape {y.shape[:1]}, got {weight.shape}")
+    require_finite("sample_weight", weight)
     return weight.astype(dtype, copy=False)
 
 
@@ -205,6 +267,11 @@ def _class_weights(y: Array, class_weight: Mapping[int, float]) -> Array:
     """Weight of each sample's class; classes that are not named have weight 1."""
     if y.ndim > 1:
         y = y[:, 0] if y.shape[-1] == 1 else y.argmax(axis=-1)
+    for key, factor in class_weight.items():
+        if isinstance(key, bool) or not isinstance(key, (int, np.integer)):
+            raise TypeError(f"class_weight must have labels, which are integers, as keys, got {shown(key)}")
+        if not math.isfinite(number(f"class_weight: the factor of class {key}", factor)):
+            raise ValueError(f"class_weight: the factor of class {key} must be finite, got {factor}")
     labels, positions = np.unique(np.rint(y).astype(np.int64), return_inverse=True)
     factors = np.array([float(class_weight.get(int(label), 1.0)) for label in labels])
     return factors[positions.reshape(-1)]
@@ -220,7 +287,11 @@ def split_validation(
         raise ValueError(
             "validation_split needs arrays in memory; give validation_data, such as data.part(start, stop)"
         )
-    arrays = [None if a is None else np.asarray(a) for a in (x, y, sample_weight)]
+    _require_targets(x, y)
+    arrays = [
+        None if a is None else as_array(name, a)
+        for name, a in (("x", x), ("y", y), ("sample_weight", sample_weight))
+    ]
     n = len(_as_features(x))
     cut = int(n * (1.0 - fraction))
     if cut == 0 or cut == n:

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from normkit._checks import float_dtype
+from normkit._checks import as_numbers, batch_shape, float_dtype, integer, positive_integer, shown
+from normkit._names import choices
+from normkit._random import new_generator
+from normkit._repr import Described
 from normkit.layers.base import ActivatedLayer, Layer, Shape, set_variables
 from normkit.layers.core import Input
 from normkit.layers.normalization import Normalization
@@ -19,8 +22,11 @@ __all__ = ["Network", "as_dtype"]
 
 Array = NDArray[Any]
 
+# Of `repr`: the layers of a long network that are shown, and the length up to which they are on one line.
+SHOWN_LAYERS, LINE = 20, 100
 
-class Network:
+
+class Network(Described):
     """Layers in a row.
 
     Parameters
@@ -42,16 +48,35 @@ class Network:
         seed: int | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
+        if layers is not None and not isinstance(layers, Iterable):
+            raise TypeError(
+                f"{type(self).__name__}: layers must be a list, such as [Dense(10)], got {shown(layers)}"
+            )
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"{type(self).__name__}: name must be a string, got {shown(name)}")
         self.name = name if name is not None else "sequential"
-        self.rng = np.random.default_rng(seed)
+        self.rng = new_generator(seed)
         self.dtype = float_dtype(dtype)
         self.layers: list[Layer] = []
         self.input_shape: Shape | None = None
         self.output_shape: Shape = ()
-        items = list(layers or ())
+        items = [] if layers is None else list(layers)
         with self._all_or_nothing([item for item in items if isinstance(item, Layer)]):
             for item in items:
                 self.add(item)
+
+    def __repr__(self) -> str:
+        layers = [repr(layer) for layer in getattr(self, "layers", ())]
+        if len(layers) > SHOWN_LAYERS:
+            layers[SHOWN_LAYERS - 2 : -2] = [f"... {len(layers) - SHOWN_LAYERS} more"]
+        facts = f"name={getattr(self, 'name', None)!r}"
+        if layers:
+            facts += f", parameters={self.count_params()}" if self.built else ", built=False"
+        text = f"{type(self).__name__}([{', '.join(layers)}], {facts})"
+        if len(text) > LINE:
+            listed = "".join(f"    {layer},\n" for layer in layers)
+            text = f"{type(self).__name__}([\n{listed}], {facts})"
+        return text
 
     def add(self, layer: Layer | Input | Network) -> None:
         """Append a layer, and build it if the shape of its input is known.
@@ -75,7 +100,7 @@ class Network:
             self._extend(layer)
             return
         if not isinstance(layer, Layer):
-            raise TypeError(f"{self.name}: expected a layer, got {type(layer).__name__}: {layer!r}")
+            raise TypeError(f"{self.name}: expected a layer, got {shown(layer)}")
         if layer.joined:
             raise ValueError(f"{self.name}: layer '{layer.name}' is already part of a model; make a new one")
         name = self._free_name(layer, {other.name for other in self.layers})
@@ -138,6 +163,13 @@ class Network:
         """Make the weights of all layers for inputs of this shape, batch axis first and None."""
         if self.built:
             raise ValueError(f"{self.name}: is already built, for input of shape {self.input_shape}")
+        if not isinstance(input_shape, (tuple, list)):
+            raise TypeError(
+                f"{self.name}: build takes the shape of a batch, such as (None, 784), got {shown(input_shape)}"
+            )
+        for length in input_shape[1:]:
+            if length is not None:
+                positive_integer(f"{self.name}: each length of input_shape", length)
         shape: Shape = (None, *input_shape[1:])
         with self._all_or_nothing(self.layers):
             self.output_shape = _built_output_shape(self.layers, shape)
@@ -168,6 +200,17 @@ class Network:
             self.build(shape)
         if shape == self.input_shape:
             return self.output_shape
+        assert self.input_shape is not None
+        if len(shape) < len(self.input_shape):
+            one = tuple(input_shape) == self.input_shape[1:]
+            raise ValueError(
+                f"{self.name}: expected input of shape {batch_shape(self.input_shape)}, got {tuple(input_shape)}; "
+                + (
+                    "a single sample x is given as x[None]"
+                    if one
+                    else "the first axis is that of the samples"
+                )
+            )
         for layer in self.layers:
             layer.check_input(shape)
             shape = layer.compute_output_shape(shape)
@@ -205,8 +248,9 @@ class Network:
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for one batch."""
-        self.shape_for(np.shape(x))
-        return self.forward(np.ascontiguousarray(x, self.layers[0].dtype), training)
+        batch = as_numbers("x", x)
+        self.shape_for(batch.shape)
+        return self.forward(np.ascontiguousarray(batch, self.layers[0].dtype), training)
 
     @property
     def trainable(self) -> bool:
@@ -258,12 +302,16 @@ class Network:
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Return a layer by its name or by its index."""
         if index is not None:
+            if not -len(self.layers) <= integer("get_layer: index", index) < len(self.layers):
+                raise ValueError(
+                    f"{self.name}: no layer {index}; there are {len(self.layers)}, counted from 0"
+                )
             return self.layers[index]
         for layer in self.layers:
             if layer.name == name:
                 return layer
         raise ValueError(
-            f"{self.name}: no layer '{name}'; there are: {', '.join(layer.name for layer in self.layers)}"
+            f"{self.name}: no layer '{name}'{choices(name, [layer.name for layer in self.layers])}"
         )
 
 

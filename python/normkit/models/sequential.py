@@ -8,15 +8,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from normkit._checks import positive_integer, whole
+from normkit._checks import flag, number, positive_integer, whole
+from normkit._names import with_keyword_hints
 from normkit.callbacks import CallbackList, History, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import Last
 from normkit.models import saving
 from normkit.models.evaluation import Callbacks, Model, Verbose, at_most, flattened, given_or_default
 from normkit.models.inputs import Data, as_batch, as_samples, is_dataset, split_validation
+from normkit.models.nonfinite import Watch
 from normkit.models.summary import summary_lines
 from normkit.models.training import Passes, TrainingRun, Validation
 
@@ -66,6 +69,7 @@ class Sequential(Model):
         """Leave out the fit at work: a copy made by a callback is not training."""
         return {**vars(self), "_run": None}
 
+    @with_keyword_hints
     def fit(
         self,
         x: Data,
@@ -144,7 +148,8 @@ class Sequential(Model):
         compiled = self.require_compiled("fit")
         with self.distribution.agreement():
             check_verbose(verbose)
-            if validation_split and validation_data is None:
+            shuffle = flag("fit: shuffle", shuffle)
+            if number("validation_split", validation_split) and validation_data is None:
                 (x, y, sample_weight), validation_data = split_validation(
                     x, y, sample_weight, validation_split
                 )
@@ -171,6 +176,7 @@ class Sequential(Model):
                 steps=steps,
             )
             compiled.prepare_training()
+            compiled.watch = Watch(samples.x if isinstance(samples.x, np.ndarray) else None)
         history = next(c for c in listeners.callbacks if isinstance(c, History))
         self.history = history
         with self.distribution.guard(), listeners:
@@ -180,6 +186,7 @@ class Sequential(Model):
                 self._run.go()
             finally:
                 self._run = None
+                compiled.watch = Watch()
         return history
 
     def _validation(
@@ -246,6 +253,7 @@ class Sequential(Model):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
+    @with_keyword_hints
     def train_on_batch(
         self,
         x: ArrayLike,
@@ -268,6 +276,7 @@ class Sequential(Model):
                 compiled.train_step(*batch)
             return flattened(compiled.logs(), return_dict)
 
+    @with_keyword_hints
     def summary(self, print_fn: Callable[[str], object] | None = None) -> None:
         """Print a table of layers, output shapes and numbers of parameters.
 
@@ -278,14 +287,17 @@ class Sequential(Model):
         for line in summary_lines(self, [(a.size, a.nbytes) for a in slots]):
             (print_fn or print)(line)
 
+    @with_keyword_hints
     def save(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
         """Save to one file; see `normkit.models.save_model`."""
         saving.save_model(self, filepath, overwrite)
 
+    @with_keyword_hints
     def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
         """Save the weights alone, and the optimizer's state; see `normkit.models.save_weights`."""
         saving.save_weights(self, filepath, overwrite)
 
+    @with_keyword_hints
     def load_weights(self, filepath: str | os.PathLike[str]) -> None:
         """Take over the weights of a file; see `normkit.models.load_weights`."""
         saving.load_weights(self, filepath)

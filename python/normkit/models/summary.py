@@ -11,6 +11,11 @@ from normkit.models.network import Network
 __all__ = ["summary_lines"]
 
 
+UNBUILT = (
+    "Weights are made when the shape of the input is known: give the first layer input_shape=, or call fit."
+)
+
+
 def summary_lines(network: Network, optimizer_arrays: Sequence[tuple[int, int]] = ()) -> list[str]:
     """Return the lines of a table of layers, output shapes and numbers of parameters.
 
@@ -43,6 +48,7 @@ def summary_lines(network: Network, optimizer_arrays: Sequence[tuple[int, int]] 
         *table[1:],
         rule,
         *(f"{label}: {count:,} ({_bytes(size)})" for label, (count, size) in totals),
+        *([] if network.built or not network.layers else [UNBUILT]),
     ]
 
 

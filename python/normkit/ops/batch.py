@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 from numpy.typing import NDArray
 
 from normkit import _core
-from normkit._checks import truth
+from normkit._checks import flag
 from normkit.moments import BatchMoments, Moments, NormGradients, ResidualGradients, as_count
 from normkit.ops._context import completed, from_first, input_or_output, require_parameters
 from normkit.stats import RunningStats, require_stats
@@ -153,7 +153,7 @@ def batch_norm(
     if stats is not None and type(stats) is not RunningStats:
         require_stats("batch_norm", stats)
     if training.__class__ is not bool:
-        training = truth("batch_norm: training", training)  # type: ignore[unreachable]
+        training = flag("batch_norm: training", training)  # type: ignore[unreachable]
     if training and (stats is None or not stats.frozen):
         # Statistics that any batch moves by one weight are moved on the way; others afterwards, by their own rules.
         # Those go along with weight 0, which moves nothing, so that they are checked before anything is written.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from normkit._names import show_public_names
 from normkit._registry import Registry
 from normkit.optimizers import schedules
 from normkit.optimizers.adagrad import Adadelta, Adagrad
@@ -29,6 +30,8 @@ __all__ = [
     "registry",
     "schedules",
 ]
+
+show_public_names(__name__)
 
 registry: Registry[Optimizer] = Registry(
     "optimizer",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit import _core
+from normkit._checks import flag
 from normkit.optimizers.base import LearningRate, Optimizer, OptimizerOptions
 
 __all__ = ["Adam", "AdamW", "Adamax", "Nadam"]
@@ -49,7 +50,7 @@ class Adam(Optimizer):
         super().__init__(learning_rate, weight_decay, **options)
         self.beta_1, self.beta_2 = self._decay("beta_1", beta_1), self._decay("beta_2", beta_2)
         self.epsilon = self._finite("epsilon", epsilon)
-        self.amsgrad = amsgrad
+        self.amsgrad = flag(f"{type(self).__name__}: amsgrad", amsgrad)
 
     @property
     def slot_names(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from normkit._checks import finite, positive_integer
+from normkit._checks import finite, flag, positive_integer, share, shown
 from normkit._registry import Owned
 from normkit.optimizers import schedules
 from normkit.optimizers.schedules import LearningRateSchedule
@@ -126,7 +126,7 @@ class Optimizer(Owned):
             )
         for clip, value in given.items():
             setattr(self, clip, None if value is None else self._finite(clip, value))
-        self.use_ema = use_ema
+        self.use_ema = flag(f"{type(self).__name__}: use_ema", use_ema)
         self.ema_momentum = self._share("ema_momentum", ema_momentum)
         self.ema_overwrite_frequency = self._count("ema_overwrite_frequency", ema_overwrite_frequency)
         self.gradient_accumulation_steps = self._count(
@@ -147,17 +147,13 @@ class Optimizer(Owned):
         return finite(f"{type(self).__name__}: {name}", value)
 
     def _share(self, name: str, value: float) -> float:
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{type(self).__name__}: {name} must be in [0, 1], got {value}")
-        return float(value)
+        return share(f"{type(self).__name__}: {name}", value)
 
     def _count(self, name: str, value: int | None) -> int | None:
         return None if value is None else positive_integer(f"{type(self).__name__}: {name}", value)
 
     def _decay(self, name: str, value: float) -> float:
-        if not 0.0 <= value < 1.0:
-            raise ValueError(f"{type(self).__name__}: {name} must be in [0, 1), got {value}")
-        return float(value)
+        return share(f"{type(self).__name__}: {name}", value, below_one=True)
 
     @property
     def iterations(self) -> int:
@@ -177,6 +173,11 @@ class Optimizer(Owned):
         if isinstance(value, Mapping):
             value = schedules.get(value)
         if callable(value):
+            if isinstance(value, type):
+                raise TypeError(
+                    f"{type(self).__name__}: learning_rate must be a number, a schedule or a function, got "
+                    f"{shown(value)}"
+                )
             self._learning_rate = value
             return
         if isinstance(getattr(self, "_learning_rate", None), LearningRateSchedule):

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._checks import flag
 from normkit.optimizers.base import LearningRate, Optimizer, OptimizerOptions
 
 __all__ = ["RMSprop"]
@@ -50,7 +51,7 @@ class RMSprop(Optimizer):
         self.rho = self._decay("rho", rho)
         self.momentum = self._finite("momentum", momentum)
         self.epsilon = self._finite("epsilon", epsilon)
-        self.centered = centered
+        self.centered = flag(f"{type(self).__name__}: centered", centered)
 
     @property
     def slot_names(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._checks import flag
 from normkit.optimizers.base import LearningRate, Optimizer, OptimizerOptions
 
 __all__ = ["SGD"]
@@ -42,7 +43,7 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)
         self.momentum = self._share("momentum", momentum)
-        self.nesterov = nesterov
+        self.nesterov = flag(f"{type(self).__name__}: nesterov", nesterov)
 
     @property
     def slot_names(self) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Multi-layer perceptrons with batch or layer norm as scikit-learn estimators."""
 
+from normkit._names import show_public_names
+
 try:
     from normkit.sklearn.classifier import MLPClassifier
     from normkit.sklearn.regressor import MLPRegressor
@@ -11,3 +13,5 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
+
+show_public_names(__name__)

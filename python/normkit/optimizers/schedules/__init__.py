@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from normkit._names import show_public_names
 from normkit._registry import Registry
 from normkit.optimizers.schedules.base import LearningRateSchedule
 from normkit.optimizers.schedules.cosine import CosineDecay, CosineDecayRestarts, OneCycle
@@ -31,6 +32,8 @@ __all__ = [
     "get",
     "registry",
 ]
+
+show_public_names(__name__)
 
 registry: Registry[LearningRateSchedule] = Registry(
     "learning-rate schedule",

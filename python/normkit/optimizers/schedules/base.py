@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from normkit._checks import finite
+from normkit._checks import finite, number
 from normkit._registry import Configured
 
 __all__ = ["LearningRateSchedule"]
@@ -19,10 +19,10 @@ class LearningRateSchedule(Configured):
         raise NotImplementedError
 
     def _positive(self, name: str, value: Any) -> float:
-        number = float(value)
-        if not (math.isfinite(number) and number > 0.0):
-            raise ValueError(f"{type(self).__name__}: {name} must be finite and above 0, got {number:g}")
-        return number
+        checked = number(f"{type(self).__name__}: {name}", value)
+        if not (math.isfinite(checked) and checked > 0.0):
+            raise ValueError(f"{type(self).__name__}: {name} must be finite and above 0, got {checked:g}")
+        return checked
 
     def _rate(self, name: str, value: Any) -> float:
         return finite(f"{type(self).__name__}: {name}", value)

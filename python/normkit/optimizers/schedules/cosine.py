@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from normkit._checks import positive_integer
+from normkit._checks import positive_integer, share
 from normkit.optimizers.schedules.base import LearningRateSchedule
 
 __all__ = ["CosineDecay", "CosineDecayRestarts", "OneCycle"]
@@ -162,9 +162,7 @@ class OneCycle(LearningRateSchedule):
         self.total_steps = positive_integer("OneCycle: total_steps", total_steps)
         if self.total_steps < 2:
             raise ValueError(f"OneCycle: total_steps must be at least 2, got {total_steps}")
-        if not 0.0 <= share_up <= 1.0:
-            raise ValueError(f"OneCycle: share_up must be in [0, 1], got {share_up}")
-        self.share_up = float(share_up)
+        self.share_up = share("OneCycle: share_up", share_up)
         self.div_factor = self._positive("div_factor", div_factor)
         self.final_div_factor = self._positive("final_div_factor", final_div_factor)
         self.name = name

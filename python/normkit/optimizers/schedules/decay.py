@@ -6,6 +6,9 @@ import bisect
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
+from normkit._checks import flag, number, shown
 from normkit.optimizers.schedules.base import LearningRateSchedule
 
 __all__ = ["ExponentialDecay", "InverseTimeDecay", "PiecewiseConstantDecay", "PolynomialDecay"]
@@ -25,7 +28,7 @@ class _Decay(LearningRateSchedule):
         self.initial_learning_rate = self._rate("initial_learning_rate", initial_learning_rate)
         self.decay_steps = self._positive("decay_steps", decay_steps)
         self.decay_rate = self._rate("decay_rate", decay_rate)
-        self.staircase = staircase
+        self.staircase = flag(f"{type(self).__name__}: staircase", staircase)
         self.name = name if name is not None else type(self).__name__
 
     def _periods(self, step: int) -> float:
@@ -93,12 +96,19 @@ class PiecewiseConstantDecay(LearningRateSchedule):
     def __init__(
         self, boundaries: Sequence[float], values: Sequence[float], name: str = "PiecewiseConstant"
     ) -> None:
+        for name_of, given in (("boundaries", boundaries), ("values", values)):
+            if not isinstance(given, (Sequence, np.ndarray)):
+                raise TypeError(
+                    f"PiecewiseConstantDecay: {name_of} must be a list of numbers, got {shown(given)}"
+                )
         if len(values) != len(boundaries) + 1:
             raise ValueError(
                 "PiecewiseConstantDecay: values must be one more than boundaries, "
                 f"got {len(values)} values and {len(boundaries)} boundaries"
             )
-        self.boundaries = [float(boundary) for boundary in boundaries]
+        self.boundaries = [
+            number("PiecewiseConstantDecay: each boundary", boundary) for boundary in boundaries
+        ]
         if self.boundaries != sorted(self.boundaries):
             raise ValueError(
                 f"PiecewiseConstantDecay: boundaries must increase, got {', '.join(map(str, boundaries))}"
@@ -142,8 +152,8 @@ class PolynomialDecay(LearningRateSchedule):
         self.initial_learning_rate = self._rate("initial_learning_rate", initial_learning_rate)
         self.decay_steps = self._positive("decay_steps", decay_steps)
         self.end_learning_rate = self._rate("end_learning_rate", end_learning_rate)
-        self.power = float(power)
-        self.cycle = cycle
+        self.power = number("PolynomialDecay: power", power)
+        self.cycle = flag(f"{type(self).__name__}: cycle", cycle)
         self.name = name
 
     def __call__(self, step: int) -> float:
