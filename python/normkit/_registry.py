@@ -104,9 +104,9 @@ class Registry(Generic[T]):
             If the identifier is neither a name, a configuration nor an object of this kind.
         """
         if isinstance(identifier, str):
-            return self._find(identifier)()
+            return self.find(identifier)()
         if isinstance(identifier, Mapping):
-            return self._find(str(identifier.get("class_name")))(**identifier.get("config", {}))
+            return self.find(str(identifier.get("class_name")))(**identifier.get("config", {}))
         if isinstance(identifier, self._base):
             return identifier
         raise TypeError(
@@ -130,7 +130,14 @@ class Registry(Generic[T]):
             )
         return {"class_name": type(instance).__name__, "config": instance.get_config()}
 
-    def _find(self, name: str) -> type[T]:
+    def find(self, name: str) -> type[T]:
+        """Return the class of that name.
+
+        Raises
+        ------
+        ValueError
+            If there is none; the message lists what there is.
+        """
         try:
             return self._lookup[name.lower()]
         except KeyError:
