@@ -19,6 +19,7 @@ __all__ = [
     "a_path",
     "ending_of",
     "find_ending",
+    "path_fault",
 ]
 
 OURS, KERAS, KERAS_WEIGHTS, ONNX = ".safetensors", ".keras", ".weights.h5", ".onnx"
@@ -48,11 +49,16 @@ def a_path(what: str, value: Any) -> Path:
         text = os.fsdecode(value)
     except TypeError:
         raise TypeError(f"{what} must be a path (str or os.PathLike), got {type(value).__name__}") from None
-    if not text.strip():
-        raise ValueError(f"{what} must be the name of a file or folder, got an empty string")
-    if "\0" in text:
-        raise ValueError(f"{what} must be the name of a file or folder, which has no NUL in it, got {text!r}")
+    if (fault := path_fault(text)) is not None:
+        raise ValueError(f"{what} must be the name of a file or folder, {fault}")
     return Path(text)
+
+
+def path_fault(text: str) -> str | None:
+    """Return why a text is the name of no file, as the end of a message; None if it may be one."""
+    if not text.strip():
+        return "got an empty string"
+    return f"which has no NUL in it, got {text!r}" if "\0" in text else None
 
 
 def a_file(path: Path) -> Path:

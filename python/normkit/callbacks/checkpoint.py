@@ -168,7 +168,7 @@ class BackupAndRestore(Callback):
     Raises
     ------
     ValueError
-        If `backup_dir` is empty or `save_freq` is none of these; at the start of `fit` if the backup is of another
+        If `backup_dir` is empty or a file, or `save_freq` is none of these; at the start of `fit` if the backup is of another
         model or of other batches, or damaged.
     """
 
@@ -182,6 +182,8 @@ class BackupAndRestore(Callback):
         delete_checkpoint: bool = True,
     ) -> None:
         self.backup_dir = a_path("BackupAndRestore: backup_dir", backup_dir)
+        if self.backup_dir.exists() and not self.backup_dir.is_dir():
+            raise ValueError(f"BackupAndRestore: backup_dir must be a folder, and {backup_dir} is a file")
         self.save_freq = save_freq
         self.double_checkpoint = double_checkpoint
         self.delete_checkpoint = delete_checkpoint
