@@ -317,6 +317,10 @@ def compiled_with(**changed: Any) -> Any:
         ({"metrics": {"a": "mse"}}, "metrics="),
         ({"metrics": ["mine"]}, "no metric 'mine'"),
         ({"metrics": [3]}, "the metric 3"),
+        (
+            {"metrics": [{"class_name": "AUC", "config": {"num_thresholds": 10**11}}]},
+            "num_thresholds must be at least",
+        ),
         ({"metrics": ["mse", "mse"]}, None),
         ({"optimizer": {"class_name": "Muon", "config": {}}}, "no optimizer 'Muon'"),
         (

@@ -164,7 +164,7 @@ def _ours(registry: Registry[Any], entry: Any) -> str | Config:
         return entry
     if not isinstance(entry, dict) or not isinstance(entry.get("config"), dict):
         raise ValueError(f"the {registry.kind} {entry!r}")  # noqa: TRY004
-    kind = entry["class_name"]
+    kind = str(entry["class_name"])
     if (entry.get("module") or "keras").split(".")[0] != "keras":
         raise ValueError(f"the {registry.kind} {entry['module']}.{kind}")
     cls = registry.find(kind)
