@@ -104,8 +104,8 @@ def test_a_file_keeps_rules_and_counts(option: str, tmp_path: Path, rng: np.rand
     x = rng.standard_normal((24, 4))
     model = make()
     model.fit(x, x[:, :1], batch_size=8, epochs=1, verbose=0)
-    model.save(tmp_path / "model.normkit")
-    again = load_model(tmp_path / "model.normkit")
+    model.save(tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
     assert again.layers[0].get_config() == model.layers[0].get_config()
     assert again.layers[0].stats.count == model.layers[0].stats.count > 0
     for m in (model, again):

@@ -42,7 +42,7 @@ def test_names_of_files(tmp_path):
 
 def test_the_best_only(tmp_path, capfd):
     model = classifier()
-    path = tmp_path / "best.normkit"
+    path = tmp_path / "best.safetensors"
     watch = ModelCheckpoint(path, save_best_only=True, verbose=1)
     weights = []
 
@@ -66,14 +66,14 @@ def test_the_best_only(tmp_path, capfd):
 
 def test_every_so_many_batches(tmp_path):
     x, y = blobs(40)
-    watch = ModelCheckpoint(tmp_path / "{epoch}-{batch}.normkit", save_freq=3)
+    watch = ModelCheckpoint(tmp_path / "{epoch}-{batch}.safetensors", save_freq=3)
     classifier().fit(x, y, batch_size=10, epochs=2, verbose=0, callbacks=[watch])
-    assert names(tmp_path) == ["1-3.normkit", "2-2.normkit"]
+    assert names(tmp_path) == ["1-3.safetensors", "2-2.safetensors"]
 
 
 def test_weights_alone(tmp_path):
     x, y = blobs(40)
-    model, path = classifier(), tmp_path / "checkpoint.weights.h5"
+    model, path = classifier(), tmp_path / "checkpoint.safetensors"
     model.fit(x, y, epochs=2, verbose=0, callbacks=[ModelCheckpoint(path, save_weights_only=True)])
     again = classifier(seed=7)
     again.load_weights(path)
@@ -90,9 +90,9 @@ def test_weights_alone(tmp_path):
 def test_weights_into_a_model_that_is_not_built_or_not_compiled(tmp_path):
     model = classifier()
     model.fit(*blobs(40), verbose=0)
-    model.save_weights(tmp_path / "w")
-    model.save(tmp_path / "m")
-    for path in (tmp_path / "w", tmp_path / "m"):
+    model.save_weights(tmp_path / "w.safetensors")
+    model.save(tmp_path / "m.safetensors")
+    for path in (tmp_path / "w.safetensors", tmp_path / "m.safetensors"):
         lazy = Sequential([Dense(8), BatchNormalization(), Dense(3, "softmax")])
         lazy.load_weights(path)
         assert_same_weights(lazy.get_weights(), model.get_weights())
@@ -105,26 +105,26 @@ def test_weights_of_layers_of_ones_own(tmp_path):
             return 2 * x
 
     model, again = (Sequential([Dense(2, input_shape=(3,)), Double()], seed=seed) for seed in range(2))
-    model.save_weights(tmp_path / "w")
-    again.load_weights(tmp_path / "w")
+    model.save_weights(tmp_path / "w.safetensors")
+    again.load_weights(tmp_path / "w.safetensors")
     assert_same_weights(model.get_weights(), again.get_weights())
 
 
 def test_another_optimizer_starts_anew_and_says_so(tmp_path):
     model = classifier()
     model.fit(*blobs(40), verbose=0)
-    model.save_weights(tmp_path / "w")
+    model.save_weights(tmp_path / "w.safetensors")
     for optimizer in ("sgd", Adam(amsgrad=True)):
         other = classifier(optimizer=optimizer)
         with pytest.warns(UserWarning, match="state of another optimizer than"):
-            other.load_weights(tmp_path / "w")
+            other.load_weights(tmp_path / "w.safetensors")
         assert_same_weights(other.get_weights(), model.get_weights())
         assert other.optimizer.iterations == 0
 
 
 def test_weights_of_another_architecture_change_nothing(tmp_path):
     model = classifier()
-    model.save_weights(tmp_path / "w")
+    model.save_weights(tmp_path / "w.safetensors")
     for layers, message in (
         ([Dense(9, input_shape=(6,)), BatchNormalization(), Dense(3)], r"must have shape \(6, 9\), got \(6, 8\)"),
         ([Dense(8, input_shape=(6,)), BatchNormalization()], "it has 'weights/2/kernel', and the model has no"),
@@ -133,12 +133,12 @@ def test_weights_of_another_architecture_change_nothing(tmp_path):
         other = Sequential(layers)
         before = other.get_weights()
         with pytest.raises(ValueError, match=message):
-            other.load_weights(tmp_path / "w")
+            other.load_weights(tmp_path / "w.safetensors")
         assert_same_weights(before, other.get_weights())
 
 
 def test_a_file_is_not_replaced_if_that_is_not_wanted(tmp_path):
-    model, path = classifier(), tmp_path / "m"
+    model, path = classifier(), tmp_path / "m.safetensors"
     for save in (model.save, model.save_weights):
         save(path)
         before = path.read_bytes()
@@ -151,9 +151,9 @@ def test_the_learning_rate_comes_back(tmp_path):
     model = classifier(optimizer=SGD(1.0))
     model.fit(*blobs(40), verbose=0)
     model.optimizer.learning_rate = 0.25
-    model.save_weights(tmp_path / "w")
+    model.save_weights(tmp_path / "w.safetensors")
     again = classifier(optimizer=SGD(1.0))
-    again.load_weights(tmp_path / "w")
+    again.load_weights(tmp_path / "w.safetensors")
     assert again.optimizer.learning_rate == 0.25
 
 
@@ -335,9 +335,9 @@ def test_a_backup_of_another_training_changes_nothing(tmp_path, change, message)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ModelCheckpoint("m", save_freq="batch"), "save_freq must be 'epoch' or a number of batches, got 'batch'"),
-        (lambda: ModelCheckpoint("m", save_freq=0), "ModelCheckpoint: save_freq, if not 'epoch', must be a positive"),
-        (lambda: BackupAndRestore(""), "backup_dir is empty; give the name of a folder"),
+        (lambda: ModelCheckpoint("m.keras", save_freq="batch"), "save_freq must be 'epoch' or a number of batches, got 'batch'"),
+        (lambda: ModelCheckpoint("m.keras", save_freq=0), "ModelCheckpoint: save_freq, if not 'epoch', must be a positive"),
+        (lambda: BackupAndRestore(""), "backup_dir must be the name of a file or folder, got an empty string"),
         (lambda: classifier().save_progress("x"), "is not training; progress is that of a fit at work"),
         (
             lambda: classifier().fit(*blobs(40), verbose=0, callbacks=[ModelCheckpoint("{val_loss}")]),

@@ -137,21 +137,21 @@ def test_a_damaged_record(call, table, here, change):
 def test_a_model_that_gives_no_probabilities_is_refused(call, table, last, name, activation):
     model = Sequential([Input((4,)), Dense(3), last])
     model.compile("sgd", "mse")
-    model.save("other.npz")
+    model.save("other.safetensors")
     message = (
-        f"normkit: other.npz: is no classifier: its last layer, {name}, must give a softmax over the labels, "
+        f"normkit: other.safetensors: is no classifier: its last layer, {name}, must give a softmax over the labels, "
         f"but its activation is {activation} and its shape (None, 3)\n"
     )
     for command in ("evaluate", "predict"):
-        assert call(command, "other.npz", "--data", table) == (2, "", message)
+        assert call(command, "other.safetensors", "--data", table) == (2, "", message)
 
 
 def test_softmax_may_be_a_layer(call, table):
     model = Sequential([Input((4,)), Dense(3), Activation("softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.save("other.npz")
+    model.save("other.safetensors")
     for command in ("evaluate", "predict"):
-        assert call(command, "other.npz", "--data", table)[::2] == (0, "")
+        assert call(command, "other.safetensors", "--data", table)[::2] == (0, "")
 
 
 def test_a_folder_named_digits_has_another_name_too(call, here):

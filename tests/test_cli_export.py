@@ -47,7 +47,7 @@ def test_what_has_to_be_done_to_the_features_is_told(call: Command, here: Path) 
         (
             "run",
             "model.pt",
-            "model.pt: expected a name that ends in one of .onnx, .keras, .weights.h5, .safetensors",
+            "model.pt: expected a name that ends in one of .safetensors, .keras, .weights.h5, .onnx",
         ),
         ("run", "none/model.keras", "none/model.keras: cannot write there: No such file or directory"),
         ("none", "model.keras", "none: No such file or directory"),

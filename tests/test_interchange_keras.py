@@ -370,9 +370,9 @@ def test_bytes_that_were_changed_never_give_anything_but_a_model_or_an_error(tmp
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     model = load_keras(KERAS_FILE)
-    model.save(tmp_path / "own.keras")
+    model.save(tmp_path / "own.safetensors")
     with pytest.raises(ValueError, match="it is no zip archive"):
-        load_keras(tmp_path / "own.keras")
+        load_keras(tmp_path / "own.safetensors")
     with zipfile.ZipFile(KERAS_FILE) as old, zipfile.ZipFile(tmp_path / "zip.keras", "w", 8) as new:
         for name in old.namelist():
             new.writestr(name, old.read(name))

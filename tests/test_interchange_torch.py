@@ -119,8 +119,8 @@ def test_momentum_and_eps_are_converted(model: Sequential, tmp_path: Path) -> No
     norm.forward(x, training=True)
     np.testing.assert_allclose(norm.stats.var, expected, rtol=1e-6)
     # And the conventions are in the model's own file.
-    other.save(tmp_path / "model.npz")
-    again = load_model(tmp_path / "model.npz").layers[1]
+    other.save(tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors").layers[1]
     assert (again.epsilon, again.stats.momentum, again.stats.unbiased) == (1e-5, 0.1, True)
     assert again.stats.count == 11
     np.testing.assert_array_equal(again.stats.var, norm.stats.var)

@@ -102,8 +102,8 @@ def test_accumulation_goes_on_over_epochs_and_files(tmp_path):
     whole.fit(x, y, batch_size=8, epochs=4, verbose=0)
     cut.fit(x, y, batch_size=8, epochs=1, verbose=0)
     assert cut.optimizer.batches % 3 == 2
-    cut.save(tmp_path / "m")
-    again = load_model(tmp_path / "m")
+    cut.save(tmp_path / "m.safetensors")
+    again = load_model(tmp_path / "m.safetensors")
     again.fit(x, y, batch_size=8, epochs=3, verbose=0)
     assert_same_weights(whole.get_weights(), again.get_weights())
 

@@ -150,7 +150,7 @@ def test_a_function_as_a_metric(tmp_path):
     assert logs["closeness"] == pytest.approx((1 / (1 + np.abs(y - p))).mean(), rel=1e-5)
     assert logs["near"] == pytest.approx(np.average(1 / (1 + np.abs(y - p)), weights=np.arange(40)), rel=1e-5)
     with pytest.raises(ValueError, match=r"cannot save metric of class .*MeanMetricWrapper; can: "):
-        model.save(tmp_path / "m")
+        model.save(tmp_path / "m.safetensors")
 
 
 def closest(y_true, y_pred):
@@ -186,8 +186,8 @@ def test_metrics_with_arguments_come_back_from_a_file(tmp_path):
         Precision(thresholds=[0.1, 0.5], name="p"), Recall(top_k=1), AUC(50, "PR", thresholds=[0.2, 0.4]), F1Score("macro"),
     ])  # fmt: skip
     x, y = blobs(40)
-    model.save(tmp_path / "m")
-    again = load_model(tmp_path / "m")
+    model.save(tmp_path / "m.safetensors")
+    again = load_model(tmp_path / "m.safetensors")
     first, second = (m.evaluate(x, np.eye(3)[y], return_dict=True) for m in (model, again))
     assert list(first) == list(second) == ["loss", "p", "recall", "auc", "f1_score"]
     for key, value in first.items():
@@ -201,7 +201,8 @@ def test_metrics_with_arguments_come_back_from_a_file(tmp_path):
         (lambda: Recall(top_k=0), "Recall: top_k must be a positive integer, got 0"),
         (lambda: AUC(curve="ROCK"), r"AUC: curve must be one of \('ROC', 'PR'\), got 'ROCK'"),
         (lambda: AUC(summation_method="left"), "AUC: summation_method must be one of"),
-        (lambda: AUC(1), "AUC: num_thresholds must be at least 2, got 1"),
+        (lambda: AUC(1), "AUC: num_thresholds must be at least 2 and at most 1000000, got 1"),
+        (lambda: AUC(10**11), "AUC: num_thresholds must be at least 2 and at most 1000000, got 100000000000"),
         (lambda: F1Score("mean"), "F1Score: average must be one of"),
         (lambda: metrics.FBetaScore(beta=0), "FBetaScore: beta must be above 0, got 0"),
         (lambda: F1Score(threshold=2), r"F1Score: threshold must be in \(0, 1\], got 2"),

@@ -345,8 +345,8 @@ def test_a_frozen_model_with_a_new_head(tmp_path):
     before = base.get_weights()
     model.fit(x, y, verbose=0)
     assert_same_weights(before, base.get_weights())
-    model.save(tmp_path / "m")
-    np.testing.assert_array_equal(load_model(tmp_path / "m").predict(x), model.predict(x))
+    model.save(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(load_model(tmp_path / "m.safetensors").predict(x), model.predict(x))
 
 
 def test_a_model_that_cannot_be_added_changes_nothing():

@@ -419,6 +419,44 @@ def test_moving_average_of_the_weights():
     assert value[0] == -1.5
 
 
+# By (ema_overwrite_frequency, gradient_accumulation_steps): the weight after each of 12 batches and at the end, as
+# keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5, ...) of Keras 3.15 has it, if it starts at 0 and all gradients
+# are −1.
+AVERAGES = {
+    (None, None): [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 11.00048828125],
+    (1, None): [1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 6.5],
+    (2, None): [1, 1.5, 2.5, 2.75, 3.75, 4, 5, 5.25, 6.25, 6.5, 7.5, 7.75, 7.75],
+    (3, None): [1, 2, 2.25, 3.25, 4.25, 4.375, 5.375, 6.375, 6.5, 7.5, 8.5, 8.625, 8.625],
+    (None, 2): [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 5.333984375],
+    (1, 2): [0, 1, 1, 1.5, 1.5, 2, 2, 2.5, 2.5, 3, 3, 3.5, 3.5],
+    (2, 2): [0, 1, 1, 1.5, 1.5, 2.5, 2.25, 2.75, 2.75, 3.75, 3.5, 4, 4],
+    (3, 2): [0, 1, 1, 2, 1.75, 2.25, 2.25, 3.25, 3.25, 4.25, 3.9375, 4.4375, 4.4375],
+    (None, 3): [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 3.4296875],
+    (1, 3): [0, 0, 1, 1, 1, 1.5, 1.5, 1.5, 2, 2, 2, 2.5, 2.5],
+    (2, 3): [0, 0, 1, 1, 1, 1.5, 1.5, 1.5, 2.5, 2.25, 2.25, 2.75, 2.75],
+    (3, 3): [0, 0, 1, 1, 1, 2, 1.75, 1.75, 2.25, 2.25, 2.25, 3.25, 2.75],
+    (None, 4): [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 2.46875],
+    (1, 4): [0, 0, 0, 1, 1, 1, 1, 1.5, 1.5, 1.5, 1.5, 2, 2],
+    (2, 4): [0, 0, 0, 1, 1, 1, 1, 1.5, 1.5, 1.5, 1.5, 2.5, 2],
+    (3, 4): [0, 0, 0, 1, 1, 1, 1, 2, 1.75, 1.75, 1.75, 2.25, 2.25],
+}
+
+
+@pytest.mark.parametrize(("frequency", "steps"), AVERAGES)
+def test_when_the_average_replaces_the_weights(frequency, steps):
+    options = {"ema_overwrite_frequency": frequency, "gradient_accumulation_steps": steps}
+    optimizer = SGD(1.0, use_ema=True, ema_momentum=0.5, **options)
+    value, grad = np.zeros(1), np.zeros(1)
+    optimizer.build([(value, grad)])
+    seen = []
+    for _ in range(12):
+        grad[:] = -1.0
+        optimizer.step()
+        seen.append(value[0])
+    optimizer.finalize()
+    assert [*seen, value[0]] == AVERAGES[frequency, steps]
+
+
 @pytest.mark.parametrize("name", ["gradient_accumulation_steps", "use_ema"])
 def test_what_is_kept_cannot_change_during_training(name):
     optimizer = SGD()

@@ -67,8 +67,8 @@ def test_frozen_layers_have_none():
 
 def test_they_come_back_from_a_file(tmp_path):
     model = penalized()
-    model.save(tmp_path / "m")
-    again = load_model(tmp_path / "m")
+    model.save(tmp_path / "m.safetensors")
+    again = load_model(tmp_path / "m.safetensors")
     assert again.evaluate(X, Y) == model.evaluate(X, Y)
     for m in (model, again):
         m.fit(X, Y, epochs=2, verbose=0)

@@ -116,7 +116,7 @@ def test_replaces_a_file_and_leaves_no_other(tmp_path):
     model.fit(*data(), verbose=0)
     model.save(path)
     assert_same_weights(load_model(path).get_weights(), model.get_weights())
-    assert [p.name for p in tmp_path.iterdir()] == ["model.normkit"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
@@ -130,7 +130,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         model.save(path)
     assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["model.normkit"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_numpy_numbers_among_the_arguments(tmp_path):
@@ -166,11 +166,11 @@ def test_what_cannot_be_saved(tmp_path):
         pass
 
     with pytest.raises(ValueError, match="is not built"):
-        save_model(Sequential([Dense(2)]), tmp_path / "m")
+        save_model(Sequential([Dense(2)]), tmp_path / "m.safetensors")
     with pytest.raises(
         ValueError, match=r"cannot save layer of class .*\.Mine; can: Dense, BatchNormalization"
     ):
-        save_model(Sequential([Input((2,)), Mine()]), tmp_path / "m")
+        save_model(Sequential([Input((2,)), Mine()]), tmp_path / "m.safetensors")
 
 
 def subclass(cls, name="Mine"):
@@ -206,4 +206,4 @@ def test_classes_of_others_are_refused_and_the_file_stays(tmp_path, make, kind, 
         model.save(path)
     assert "\n" not in str(error.value)
     assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["model.normkit"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]

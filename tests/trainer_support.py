@@ -65,7 +65,7 @@ def network(seed=0, **kwargs):
 
 def saved(tmp_path, model=None):
     """Path of a saved model, and the model: that given, or one that was trained."""
-    path = tmp_path / "model.normkit"
+    path = tmp_path / "model.safetensors"
     if model is None:
         model = network()
         model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -113,7 +113,7 @@ class Registry(Generic[T]):
             If the identifier is neither a name, a configuration nor an object of this kind.
         """
         if isinstance(identifier, str):
-            return self._find(identifier)()
+            return self.find(identifier)()
         if isinstance(identifier, Mapping):
             if not isinstance(identifier.get("class_name"), str):
                 raise ValueError(  # noqa: TRY004
@@ -123,7 +123,7 @@ class Registry(Generic[T]):
             config = identifier.get("config", {})
             if not isinstance(config, Mapping):
                 raise TypeError(f"{self.kind}: 'config' must be a dict of arguments, got {shown(config)}")
-            return self._find(identifier["class_name"])(**config)
+            return self.find(identifier["class_name"])(**config)
         if isinstance(identifier, self._base):
             return identifier
         if isinstance(identifier, type):
@@ -149,7 +149,14 @@ class Registry(Generic[T]):
             )
         return {"class_name": type(instance).__name__, "config": instance.get_config()}
 
-    def _find(self, name: str) -> type[T]:
+    def find(self, name: str) -> type[T]:
+        """Return the class of that name.
+
+        Raises
+        ------
+        ValueError
+            If there is none; the message lists what there is.
+        """
         try:
             return self._lookup[name.lower()]
         except KeyError:

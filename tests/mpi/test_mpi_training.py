@@ -145,7 +145,7 @@ def stop(batch, logs):
     if len(seen) == 9:
         made.stop_training = True
 own = [LambdaCallback(on_train_batch_end=stop)] if rank == 1 else []
-history = fit(made, callbacks=[CSVLogger(f"log-{rank}.csv"), ModelCheckpoint(f"model-{rank}.npz", verbose=1), *own])
+history = fit(made, callbacks=[CSVLogger(f"log-{rank}.csv"), ModelCheckpoint(f"model-{rank}.safetensors", verbose=1), *own])
 steps = made.distribution.comm.objects(made.optimizer.iterations)
 if rank == 0:
     print(len(history["loss"]), steps)
@@ -158,7 +158,7 @@ made.fit(x, y, epochs=9, verbose=2, callbacks=EarlyStopping("loss", patience=0, 
     assert sum("early stopping" in line for line in lines) == 1
     assert len(lines) == 6
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["job.py", "log-0.csv", "model-0.npz"]
+    assert names == ["job.py", "log-0.csv", "model-0.safetensors"]
 
 
 def test_a_training_that_was_cut_off_goes_on_to_the_bit(printed):

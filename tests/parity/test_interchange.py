@@ -589,8 +589,8 @@ def test_the_command_writes_onnx(onnx: Any, runtime: Any, tmp_path: Path) -> Non
     from normkit.cli import main
 
     model = trained([layers.Dense(3, "softmax")], (4,))
-    model.save(tmp_path / "model.npz")
-    assert main(["export", str(tmp_path / "model.npz"), str(tmp_path / "model.onnx")]) == 0
+    model.save(tmp_path / "model.safetensors")
+    assert main(["export", str(tmp_path / "model.safetensors"), str(tmp_path / "model.onnx")]) == 0
     x = samples(model)
     close(run(runtime, tmp_path / "model.onnx", x), model.predict(x, verbose=0))
 

@@ -115,6 +115,16 @@ OPTIMIZERS = [
     ("Adam", {"learning_rate": 0.01, "use_ema": True, "ema_momentum": 0.9}),
     ("Adam", {"learning_rate": 0.01, "use_ema": True, "ema_momentum": 0.8, "ema_overwrite_frequency": 5}),
     ("SGD", {"learning_rate": 0.1, "use_ema": True, "ema_momentum": 0.8, "gradient_accumulation_steps": 2}),
+    (
+        "SGD",
+        {
+            "learning_rate": 0.1,
+            "use_ema": True,
+            "ema_momentum": 0.8,
+            "gradient_accumulation_steps": 2,
+            "ema_overwrite_frequency": 3,
+        },
+    ),
     ("AdamW", {"learning_rate": 0.01, "weight_decay": 0.1, "global_clipnorm": 0.5}),
     ("RMSprop", {"learning_rate": 0.005, "clipvalue": 0.02}),
     ("Adagrad", {"learning_rate": 0.05}),
@@ -124,6 +134,28 @@ OPTIMIZERS = [
     ("Nadam", {"learning_rate": 0.005, "gradient_accumulation_steps": 2}),
     ("Lion", {"learning_rate": 0.0005}),
 ]
+
+
+@pytest.mark.parametrize("steps", [None, 2, 3, 4])
+@pytest.mark.parametrize("frequency", [None, 1, 2, 3, 5])
+def test_moving_averages_of_weights(keras, frequency, steps):
+    """After each batch, and at the end."""
+    rng = np.random.default_rng(5)
+    start, gradients = rng.normal(size=4).astype(np.float32), rng.normal(size=(31, 4)).astype(np.float32)
+    options = {"use_ema": True, "ema_momentum": 0.7, "ema_overwrite_frequency": frequency}
+    options |= {"gradient_accumulation_steps": steps, "learning_rate": 0.1}
+    mine, other = optimizers.Adam(**options), keras.optimizers.Adam(**options)
+    value, grad, theirs = start.copy(), np.zeros(4, np.float32), keras.Variable(start)
+    mine.build([(value, grad)])
+    other.build([theirs])
+    for gradient in gradients:
+        grad[:] = gradient
+        mine.step()
+        other.apply([keras.ops.convert_to_tensor(gradient)])
+        np.testing.assert_allclose(value, keras.ops.convert_to_numpy(theirs), rtol=1e-5, atol=1e-5)
+    mine.finalize()
+    other.finalize_variable_values([theirs])
+    np.testing.assert_allclose(value, keras.ops.convert_to_numpy(theirs), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "arguments"), OPTIMIZERS)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from normkit._checks import flag, positive_integer
+from normkit._paths import MODEL_ENDINGS, WEIGHTS_ENDINGS, a_path, ending_of
 from normkit.callbacks.base import Callback, Logs
 from normkit.callbacks.monitor import MonitorCallback
 
@@ -44,8 +45,8 @@ class ModelCheckpoint(MonitorCallback):
     ----------
     filepath : path-like
         The file. It can have the names of the logs, 'epoch' and 'batch' in it, both from 1, with a format:
-        ``"{epoch:02d}-{val_loss:.2f}.keras"``. Folders are made. Any ending will do, and what is in the file does not
-        depend on it: it is that of `normkit.models.save_model`.
+        ``"{epoch:02d}-{val_loss:.2f}.keras"``. Folders are made. The ending says what is written, as in
+        `normkit.models.save_model` and `save_weights`.
     monitor : str, default 'val_loss'
         Name in the logs, for `save_best_only`.
     verbose : {0, 1}
@@ -64,8 +65,8 @@ class ModelCheckpoint(MonitorCallback):
     Raises
     ------
     ValueError
-        See `MonitorCallback`; if `save_freq` is none of these; in training, if `filepath` names what the logs do
-        not have.
+        See `MonitorCallback`; if `filepath` is empty or has another ending, or `save_freq` is none of these; in training,
+        if `filepath` names what the logs do not have.
     """
 
     writes = True
@@ -82,7 +83,9 @@ class ModelCheckpoint(MonitorCallback):
         initial_value_threshold: float | None = None,
     ) -> None:
         super().__init__(monitor, mode, initial_value_threshold)
-        self.filepath = os.fspath(filepath)
+        self.filepath = str(a_path("ModelCheckpoint: filepath", filepath))
+        if not self.filepath.endswith("}"):  # or else the logs decide
+            ending_of(Path(self.filepath), WEIGHTS_ENDINGS if save_weights_only else MODEL_ENDINGS)
         self.verbose = verbose
         self.save_best_only = flag(f"{type(self).__name__}: save_best_only", save_best_only)
         self.save_weights_only = flag(f"{type(self).__name__}: save_weights_only", save_weights_only)
@@ -166,7 +169,7 @@ class BackupAndRestore(Callback):
     Raises
     ------
     ValueError
-        If `backup_dir` is empty or `save_freq` is none of these; at the start of `fit` if the backup is of another
+        If `backup_dir` is empty or a file, or `save_freq` is none of these; at the start of `fit` if the backup is of another
         model or of other batches, or damaged.
     """
 
@@ -179,9 +182,9 @@ class BackupAndRestore(Callback):
         double_checkpoint: bool = False,
         delete_checkpoint: bool = True,
     ) -> None:
-        if not os.fspath(backup_dir):
-            raise ValueError("BackupAndRestore: backup_dir is empty; give the name of a folder")
-        self.backup_dir = Path(backup_dir)
+        self.backup_dir = a_path("BackupAndRestore: backup_dir", backup_dir)
+        if self.backup_dir.exists() and not self.backup_dir.is_dir():
+            raise ValueError(f"BackupAndRestore: backup_dir must be a folder, and {backup_dir} is a file")
         self.save_freq = save_freq
         self.double_checkpoint = flag(f"{type(self).__name__}: double_checkpoint", double_checkpoint)
         self.delete_checkpoint = flag(f"{type(self).__name__}: delete_checkpoint", delete_checkpoint)

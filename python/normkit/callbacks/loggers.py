@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from normkit._paths import a_path
 from normkit.callbacks.base import Callback, Logs
 
 __all__ = ["CSVLogger", "JSONLinesLogger"]
@@ -34,7 +34,7 @@ class CSVLogger(Callback):
     writes = True
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
-        self.filename = Path(filename)
+        self.filename = a_path("CSVLogger: filename", filename)
         self.sep = separator
         self.append = append
         self._file: IO[str] | None = None
@@ -103,7 +103,7 @@ class JSONLinesLogger(Callback):
     writes = True
 
     def __init__(self, filename: str | os.PathLike[str], append: bool = False) -> None:
-        self.filename = Path(filename)
+        self.filename = a_path("JSONLinesLogger: filename", filename)
         self.append = append
 
     def on_train_begin(self, logs: Logs = None) -> None:

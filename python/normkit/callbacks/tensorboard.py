@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from normkit._checks import positive_integer, whole
+from normkit._paths import a_path
 from normkit.callbacks.base import Callback, Logs
 
 __all__ = ["TensorBoard"]
@@ -66,7 +66,7 @@ class TensorBoard(Callback):
         ):
             if value:
                 raise ValueError(f"TensorBoard: {name} is not supported, got {value!r}; leave it out")
-        self.log_dir = Path(log_dir)
+        self.log_dir = a_path("TensorBoard: log_dir", log_dir)
         self.histogram_freq = whole("TensorBoard: histogram_freq", histogram_freq)
         self.write_graph, self.write_images = write_graph, write_images
         self.write_steps_per_second = write_steps_per_second

@@ -6,6 +6,7 @@ Here the commands are started, and their errors become one line and an exit code
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -65,6 +66,9 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The name of a file that the terminal's encoding lacks is no reason to fail after the work is done.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -99,8 +103,11 @@ def _give_up_stdout() -> None:
 
 
 def _one_line(error: Exception) -> str:
+    text = str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # files have a name when this happens
-        return f"standard output: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:  # files have a name when this happens
+        text = f"standard output: {error.strerror}"
+    # What a terminal would take for a command, in the name of a file, is shown as Python writes it.
+    signs = (sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(text.split()))
+    return "".join(signs) or type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 
 from normkit._names import choices
@@ -22,12 +23,17 @@ def default(num_classes: int) -> list[str]:
 def parse(text: str) -> list[str]:
     """Split into tokens, and check each; an argparse type."""
     tokens = [token.strip().lower() for token in text.split(",")]
+    if "" in tokens:
+        what = "an empty one" if text.strip() else "an empty string"
+        raise argparse.ArgumentTypeError(
+            f"expected layers separated by commas, as in 64,bn,relu,10, got {what}"
+        )
     try:
         for token in tokens:
             _layer(token)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if not tokens[-1].isdecimal():
+    if not _is_number(tokens[-1]):
         raise argparse.ArgumentTypeError(f"must end with the number of classes, ends with '{tokens[-1]}'")
     return tokens
 
@@ -57,7 +63,7 @@ def describe(layers: Sequence[Layer]) -> str:
 
 def _layer(token: str) -> Layer:
     kind, colon, value = token.partition(":")
-    if token.isdecimal():
+    if _is_number(token):
         return Dense(int(token))
     if token in _NORMALIZATIONS:
         return _NORMALIZATIONS[token]()
@@ -65,13 +71,18 @@ def _layer(token: str) -> Layer:
         return Activation(token)
     if kind == "dropout" and colon:
         try:
-            return Dropout(float(value))
+            return Dropout(float(value if value.isascii() and "_" not in value else "none"))
         except ValueError:
             raise ValueError(
-                f"dropout needs a rate from 0 to below 1, as in dropout:0.5, got '{token}'"
+                f"dropout needs a rate from 0 to below 1, as in dropout:0.5, got '{token[:30]}'"
             ) from None
     known = ("a number of units", *_NORMALIZATIONS, *ACTIVATIONS, "dropout:RATE")
-    raise ValueError(f"no layer '{token}'{choices(token, known)}")
+    raise ValueError(f"no layer '{token[:30]}'{choices(token, known)}")
+
+
+def _is_number(token: str) -> bool:
+    """Whether it is a number of units: digits of other scripts are none."""
+    return re.fullmatch("[0-9]{1,18}", token) is not None
 
 
 def _describe(layer: Layer) -> str:

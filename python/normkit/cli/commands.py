@@ -26,6 +26,10 @@ def run(argv: Sequence[str] | None) -> int:
     for command in (train, evaluate, predict, export, info, bench):
         command.add_parser(commands)
     arguments = parser.parse_args(argv)
+    # argparse takes the -- of --epochs=-- for the end of the options, and gives the option an empty list.
+    for name, value in vars(arguments).items():
+        if value == [] and name != "words":
+            raise ValueError(f"argument --{name.replace('_', '-')}: expected a value, got '--'")
     if "run" not in arguments:
         parser.print_help(sys.stderr)
         return EXIT_USAGE

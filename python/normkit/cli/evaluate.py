@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from normkit.cli.arguments import Commands, add_saved
-from normkit.cli.saved import Run, division
+from normkit.cli.saved import LOSS, METRICS, Run, division
+from normkit.losses import SparseCategoricalCrossentropy
 
 __all__ = ["add_parser", "run"]
 
@@ -28,6 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the number of rows, the loss and the accuracy."""
     saved = Run(arguments.model)
     x, y = saved.held_out(arguments.data)
+    if not (saved.model.compiled and isinstance(saved.model.loss, SparseCategoricalCrossentropy)):
+        saved.model.compile("sgd", LOSS, metrics=METRICS)
     results = saved.model.evaluate(x, y, verbose=0, return_dict=True)
     assert isinstance(results, dict)
     width = max(map(len, results))

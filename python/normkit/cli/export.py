@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from normkit import interchange
-from normkit.cli.arguments import Commands
+from normkit._paths import OURS, ending_of
+from normkit.cli.arguments import Commands, path
 from normkit.cli.outputs import naming
 from normkit.cli.saved import Run, division
-from normkit.models import Sequential
+from normkit.interchange import save_safetensors
 
 __all__ = ["add_parser", "run"]
-
-# By the ending of the file.
-WRITERS: dict[str, Callable[[Sequential, Path], None]] = {
-    ".onnx": interchange.export_onnx,
-    ".keras": interchange.save_keras,
-    ".weights.h5": interchange.save_keras_weights,
-    ".safetensors": interchange.save_safetensors,
-}
 
 
 def add_parser(commands: Commands) -> None:
@@ -34,21 +25,22 @@ def add_parser(commands: Commands) -> None:
         ),
     )
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="folder that train wrote, or the model in it"
+        "model", type=path, metavar="MODEL", help="folder that train wrote, or the model in it"
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="where to write; its ending says what")
+    parser.add_argument("out", type=path, metavar="OUT", help="where to write; its ending says what")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the file."""
     out: Path = arguments.out
-    write = next((write for ending, write in WRITERS.items() if out.name.endswith(ending)), None)
-    if write is None:
-        raise ValueError(f"{out}: expected a name that ends in one of {', '.join(WRITERS)}")
+    ending = ending_of(out)
     saved = Run(arguments.model)
     with naming(out):
-        write(saved.model, out)
+        if ending == OURS:
+            save_safetensors(saved.model, out)
+        else:
+            saved.model.save(out)
     divided = division(saved.divisor)
     print(f"wrote {out}" + (f": it takes {divided}" if divided else ""))
     return 0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from normkit.cli.arguments import Commands, add_saved
+from normkit.cli.arguments import Commands, add_saved, path
 from normkit.cli.outputs import output_file
 from normkit.cli.saved import Run, division
 
@@ -29,7 +28,7 @@ def add_parser(commands: Commands) -> None:
         ),
     )
     add_saved(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write; default: standard output")
+    parser.add_argument("--out", type=path, metavar="FILE", help="where to write; default: standard output")
     parser.set_defaults(run=run)
 
 

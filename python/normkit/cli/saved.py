@@ -18,8 +18,20 @@ from normkit.data.files import DIGITS, load, load_csv, load_csv_features
 from normkit.layers.base import ActivatedLayer
 from normkit.models import Sequential, load_model
 
-__all__ = ["MODEL_FILE", "RECORD_FILE", "Record", "Run", "as_rows", "division", "write_record"]
+__all__ = [
+    "LOSS",
+    "METRICS",
+    "MODEL_FILE",
+    "RECORD_FILE",
+    "Record",
+    "Run",
+    "as_rows",
+    "division",
+    "write_record",
+]
 
+# What a classifier is trained and judged by.
+LOSS, METRICS = "sparse_categorical_crossentropy", ("accuracy",)
 MODEL_FILE = "model.safetensors"
 RECORD_FILE = "run.json"
 _SETTINGS = ("layers", "batch_size", "epochs", "optimizer", "lr", "last", "validation_split", "seed")
@@ -69,7 +81,7 @@ class Run:
     Parameters
     ----------
     path : Path
-        The folder that `normkit train` wrote, or the model in it.
+        The folder that `normkit train` wrote, or the model in it, or another file of `load_model`.
 
     Raises
     ------

@@ -14,11 +14,11 @@ import numpy as np
 from normkit import optimizers
 from normkit.callbacks import BackupAndRestore, Callback
 from normkit.cli import architecture
-from normkit.cli.arguments import Commands, add_data, count, positive, seed, share
+from normkit.cli.arguments import Commands, add_data, count, folder, path, positive, seed, share
 from normkit.cli.outputs import claim, naming
 from normkit.cli.progress import EpochBar, EpochTable, has_terminal
 from normkit.cli.report import draw_curves, write_history
-from normkit.cli.saved import MODEL_FILE, RECORD_FILE, as_rows, division, write_record
+from normkit.cli.saved import LOSS, METRICS, MODEL_FILE, RECORD_FILE, as_rows, division, write_record
 from normkit.data.dataset import Dataset
 from normkit.data.files import DIGITS, load
 from normkit.distributed import DataParallel, launched_ranks
@@ -82,14 +82,16 @@ def add_parser(commands: Commands) -> None:
     )
     option(
         "--backup",
-        type=Path,
+        type=path,
         metavar="FOLDER",
         help=(
             "keep a checkpoint there, from which the same command goes on, to the bit, after Ctrl-C, a kill or a crash; "
             "deleted when the results are written"
         ),
     )
-    option("--out", type=Path, metavar="FOLDER", help="new folder for the results; default: runs/NAME-NUMBER")
+    option(
+        "--out", type=folder, metavar="FOLDER", help="new folder for the results; default: runs/NAME-NUMBER"
+    )
     option(
         "--deterministic",
         action="store_true",
@@ -154,7 +156,7 @@ def _data(arguments: argparse.Namespace) -> Dataset:
     labels = np.unique(np.concatenate([data.y_train, data.y_test]))
     if len(labels) < 2:
         raise ValueError(
-            f"{arguments.data}: every label is {labels[0]}; a classifier needs two classes or more"
+            f"{arguments.data or DIGITS}: every label is {labels[0]}; a classifier needs two classes or more"
         )
     return data
 
@@ -162,12 +164,15 @@ def _data(arguments: argparse.Namespace) -> Dataset:
 def _model(arguments: argparse.Namespace, data: Dataset, distribution: Distribution) -> Sequential:
     tokens = arguments.layers or architecture.default(data.num_classes)
     layers = architecture.build(tokens, data.num_classes)
-    model = Sequential([Input(data.x_train.shape[1:]), *layers], seed=arguments.seed)
+    try:
+        model = Sequential([Input(data.x_train.shape[1:]), *layers], seed=arguments.seed)
+    except MemoryError:
+        raise MemoryError(
+            f"--layers {','.join(tokens)[:60]}: its weights need more memory than there is"
+        ) from None
     settings = {} if arguments.lr is None else {"learning_rate": arguments.lr}
     optimizer = optimizers.get({"class_name": arguments.optimizer, "config": settings})
-    model.compile(
-        optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], distribution=distribution
-    )
+    model.compile(optimizer, LOSS, metrics=METRICS, distribution=distribution)
     return model
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit._optional import optional
+from normkit._paths import a_file
 from normkit.data.arrow_columns import Columns, Refused
 from normkit.data.source import Array, Block, Fault, Source
 
@@ -101,7 +102,7 @@ class ArrowFiles(Source):
             kind = _FORMATS.get(path.suffix.lower())
             if kind is None:
                 raise ValueError(f"{path}: expected a file with one of {', '.join(_FORMATS)}")
-            with path.open("rb"):  # an OSError of the system says more than Arrow's
+            with a_file(path).open("rb"):  # an OSError of the system says more than Arrow's
                 pass
             partitioning = "hive" if kind == "parquet" else None
             try:

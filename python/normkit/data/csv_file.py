@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from normkit._names import did_you_mean
+from normkit._paths import a_path
 from normkit.data.source import Array, Block, Source
 from normkit.data.tables import Table
 
@@ -49,7 +49,7 @@ class CsvFile(Source):
         targets = _listed(y)
         features = _listed(x)
         asked = {name.strip().lower() for name in (*targets, *features) if isinstance(name, str)}
-        self._table = Table(Path(path), asked)
+        self._table = Table(a_path("CsvFile: path", path), asked)
         self._arrays = [] if y is None else [self._numbers(targets)]
         left = [i for i in range(self._table.columns) if i not in self._numbers(targets)]
         self._arrays.insert(0, left if x is None else self._numbers(features))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit._names import with_keyword_hints
+from normkit._paths import a_file, a_path
 from normkit.data.dataset import Dataset, as_labels, assemble, divided, split
 from normkit.data.idx import read_idx
 from normkit.data.tables import read_table
@@ -76,13 +77,14 @@ def load(
     --------
     load_idx, load_npz, load_csv, load_digits : the rules of each format.
     """
-    path = Path(source)
+    path = a_path("load: source", source)
     if str(source) == DIGITS:
         divisor = DIGITS_MAX if divisor is None else divisor
         x, y = _raw_digits()
         return split(path, DIGITS, divided(x, divisor), y, divisor, validation_split, seed)
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    a_file(path)
     if path.suffix.lower() == ".csv":
         divisor = 1.0 if divisor is None else divisor
         return split(path, path.stem, *load_csv(path, divisor), divisor, validation_split, seed)
@@ -135,7 +137,7 @@ def load_idx(folder: str | os.PathLike[str], divisor: float | None = None) -> Da
     ValueError
         If a file is missing or damaged, or if images and labels do not belong together.
     """
-    folder = Path(folder)
+    folder = a_path("load_idx: folder", folder)
     arrays = []
     for part in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
@@ -162,7 +164,7 @@ def load_npz(path: str | os.PathLike[str], divisor: float | None = None) -> Data
     ValueError
         If the archive is damaged, lacks an array, or if its arrays do not belong together.
     """
-    path = Path(path)
+    path = a_file(a_path("load_npz: path", path))
     with path.open("rb") as file:
         try:
             arrays = _read_npz(file)
@@ -208,7 +210,7 @@ def load_csv(
         If a cell is not a finite number (with its line and column), if lines differ in length, if there are
         no rows, or if a label is not a whole number from 0.
     """
-    path = Path(path)
+    path = a_path("load_csv: path", path)
     header, cells = read_table(path, LABEL_NAMES)
     if cells.shape[1] < 2:
         raise ValueError(f"{path}: needs a feature and a label column separated by a comma, has one column")
@@ -240,7 +242,7 @@ def load_csv_features(
     ValueError
         As `load_csv`, or if the table has another number of columns.
     """
-    path = Path(path)
+    path = a_path("load_csv_features: path", path)
     header, cells = read_table(path, LABEL_NAMES)
     columns = cells.shape[1]
     if columns == num_features:

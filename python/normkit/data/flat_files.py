@@ -9,6 +9,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from normkit._paths import a_file, a_path
 from normkit.data.arrays import described_position, native
 from normkit.data.idx import idx_layout
 from normkit.data.source import Array, Block, Source
@@ -97,7 +98,7 @@ class NpyFile(_FlatFile):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        path = Path(path)
+        path = a_file(a_path("NpyFile: path", path))
         if path.stat().st_size == 0:
             raise ValueError(f"{path}: the file is empty")
         try:
@@ -132,5 +133,5 @@ class IdxFile(_FlatFile):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        path = Path(path)
+        path = a_file(a_path("IdxFile: path", path))
         super().__init__(path, *idx_layout(path))

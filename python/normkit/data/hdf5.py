@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from normkit._names import did_you_mean
 from normkit._optional import optional
+from normkit._paths import a_file, a_path
 from normkit.data.arrays import described_position, native
 from normkit.data.source import Array, Block, Fault, Source, block_edges
 
@@ -41,7 +41,7 @@ class Hdf5File(Source):
 
     def __init__(self, path: str | os.PathLike[str], *names: str) -> None:
         self._h5py = optional("h5py", "HDF5 is read by", "data")
-        self._path, self._names = Path(path), names
+        self._path, self._names = a_file(a_path("Hdf5File: path", path)), names
         if not names:
             raise ValueError(f"{self._path}: name the datasets to read, such as 'x', 'y'")
         with self._open() as file:

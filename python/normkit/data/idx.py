@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._paths import a_file, a_path
+
 __all__ = ["idx_layout", "read_idx"]
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -36,7 +38,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     ValueError
         If the file is not IDX, is damaged, or holds fewer or more values than its header says.
     """
-    path = Path(path)
+    path = a_file(a_path("read_idx: path", path))
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         zipped = file.read(2) == _GZIP_MAGIC

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._paths import a_file
 from normkit.data.source import Block, Fault, block_edges
 
 __all__ = ["Table", "read_table"]
@@ -51,7 +52,7 @@ class Table:
     """
 
     def __init__(self, path: Path, header_names: Collection[str]) -> None:
-        self.path = path
+        self.path = a_file(path)
         try:
             first, lines = _first_record(path)
         except UnicodeDecodeError as error:

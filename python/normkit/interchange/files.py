@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from normkit._paths import a_file, a_path
 from normkit.models.archive import replacing
 
 __all__ = ["PathLike", "reading", "write_bytes"]
@@ -44,8 +45,9 @@ def reading(path: PathLike, kind: str) -> Iterator[Path]:
     kind : str
         What it should be, for the message: 'a .keras file'.
     """
+    file = a_file(a_path("path", path))
     try:
-        yield Path(path)
+        yield file
     except _OF_THE_SYSTEM:
         raise
     except _FAULTS as error:
@@ -53,10 +55,10 @@ def reading(path: PathLike, kind: str) -> Iterator[Path]:
         reason = next(iter(text.splitlines()), type(error).__name__)
         if isinstance(error, KeyError) and " " not in reason:  # h5py's KeyErrors are sentences
             reason = f"it has no '{reason}'"
-        raise ValueError(f"{Path(path)}: cannot be read as {kind}: {reason}") from error
+        raise ValueError(f"{file}: cannot be read as {kind}: {reason}") from error
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
     """Write a file, atomically: a reader finds the old file or the whole new one."""
-    with replacing(Path(path)) as file:
+    with replacing(a_path("path", path)) as file:
         file.write(content)

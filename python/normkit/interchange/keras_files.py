@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -12,7 +13,20 @@ from typing import Any
 
 from normkit.interchange.files import PathLike, reading, write_bytes
 from normkit.interchange.keras_config import check_row, from_keras, to_keras
-from normkit.interchange.keras_weights import keras_class, layer_groups, numbered, packed, unpack
+from normkit.interchange.keras_training import (
+    compile_arguments,
+    compile_config,
+    optimizer_arrays,
+    restore_optimizer,
+)
+from normkit.interchange.keras_weights import (
+    keras_class,
+    layer_groups,
+    numbered,
+    packed,
+    unpack,
+    unpack_optimizer,
+)
 from normkit.interchange.weights import require_built
 from normkit.layers import Dense, Input, Layer
 from normkit.layers.base import Shape
@@ -30,20 +44,23 @@ MOST_EXPANDED = 1000
 KERAS_VERSION = "3.0.0"
 
 
-def load_keras(path: PathLike) -> Sequential:
+def load_keras(path: PathLike, compile: bool = True) -> Sequential:
     """Return the model in a `.keras` file, with its weights; nothing in the file is executed.
+
+    If it was compiled it is again, with optimizer, loss and metrics, and training goes on from the optimizer's state.
 
     Parameters
     ----------
     path : path-like
         A file of Keras 3's ``model.save``, of a Sequential, or of a functional model in which each layer has the output
         of the one before. Such models in it become part of one row of layers.
+    compile : bool, default True
+        Restore optimizer, loss and metrics too.
 
     Returns
     -------
     Sequential
-        Not compiled: the optimizer, its state, loss and metrics stay behind. Moving statistics go on by Keras's
-        rules. Weights have the bits of the file.
+        Moving statistics go on by Keras's rules. Weights have the bits of the file.
 
     Raises
     ------
@@ -57,7 +74,8 @@ def load_keras(path: PathLike) -> Sequential:
     Warns
     -----
     UserWarning
-        If an initializer is not known: it is replaced by the default, since the weights are there.
+        If an initializer is not known: it is replaced by the default, since the weights are there. If an optimizer, loss
+        or metric is not known: the model is not compiled. If the optimizer's state does not fit: it starts anew.
     """
     with reading(path, "a .keras file") as file:
         config, weights = _read(file.read_bytes())
@@ -76,7 +94,21 @@ def load_keras(path: PathLike) -> Sequential:
             dtype=layers[-1].dtype if layers else "float32",
         )
         unpack(weights, model.layers, [group for group, _ in entries])
+        if compile and config.get("compile_config") is not None:
+            _compile(model, config["compile_config"], weights)
         return model
+
+
+def _compile(model: Sequential, config: Any, weights: bytes) -> None:
+    try:
+        model.compile(**compile_arguments(config))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        warnings.warn(
+            f"the file's model is compiled with something that normkit lacks ({error}); it is loaded without: call compile()",
+            stacklevel=2,
+        )
+        return
+    restore_optimizer(model, unpack_optimizer(weights))
 
 
 def _read(content: bytes) -> tuple[Config, bytes]:
@@ -142,7 +174,9 @@ def _input_shape(model: Config) -> list[int]:
 def save_keras(model: Sequential, path: PathLike) -> None:
     """Write a model as a `.keras` file, which Keras 3's ``keras.models.load_model`` opens.
 
-    Written are the layers, their weights and their moving statistics, to the bit; not the optimizer, loss and metrics.
+    Written are the layers, their weights and their moving statistics, to the bit; and if the model is compiled its optimizer,
+    loss and metrics, and the optimizer's state. What Keras has no place for is lost: the state of the random generator, and
+    with it the order of the data and the masks of dropout in a training that goes on.
 
     Parameters
     ----------
@@ -158,6 +192,11 @@ def save_keras(model: Sequential, path: PathLike) -> None:
         another package's class, or its moving statistics follow other rules. An existing file then stays as it is.
     ModuleNotFoundError
         If h5py is missing; the message says how to install it.
+
+    Warns
+    -----
+    UserWarning
+        If Keras has no such optimizer, loss or metric: the file has the model without any.
     """
     _check_ending(path, ".keras", "save_keras")
     require_built(model, "save_keras")
@@ -174,15 +213,27 @@ def save_keras(model: Sequential, path: PathLike) -> None:
         "config": {"name": model.name, "trainable": True, "layers": entries, "build_input_shape": shape},
         "registered_name": None,
         "build_config": {"input_shape": shape},
-        "compile_config": None,
+        "compile_config": _compile_config(model),
     }
+    optimizer = optimizer_arrays(model) if config["compile_config"] else []
     saved = datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr(METADATA, json.dumps({"keras_version": KERAS_VERSION, "date_saved": saved}))
         archive.writestr(CONFIG, json.dumps(config))
-        archive.writestr(WEIGHTS, packed(model))
+        archive.writestr(WEIGHTS, packed(model, optimizer))
     write_bytes(path, content.getvalue())
+
+
+def _compile_config(model: Sequential) -> Config | None:
+    try:
+        return compile_config(model)
+    except ValueError as error:
+        warnings.warn(
+            f"{error}; the file has the model without its optimizer, loss and metrics (to keep them, save it as .safetensors)",
+            stacklevel=3,
+        )
+        return None
 
 
 def _input_name(model: Sequential) -> str:

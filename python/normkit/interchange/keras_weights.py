@@ -19,9 +19,10 @@ from normkit.interchange.weights import take_over
 from normkit.layers import InstanceNormalization, Layer
 from normkit.models import Sequential
 
-__all__ = ["keras_class", "layer_groups", "numbered", "packed", "unpack"]
+__all__ = ["keras_class", "layer_groups", "numbered", "packed", "unpack", "unpack_optimizer"]
 
 Array = NDArray[Any]
+OPTIMIZER = "optimizer/vars"
 
 
 def numbered(classes: Iterable[str], parent: str = "layers") -> list[str]:
@@ -44,8 +45,8 @@ def layer_groups(model: Sequential) -> list[str]:
     return numbered(keras_class(layer) for layer in model.layers)
 
 
-def packed(model: Sequential) -> bytes:
-    """Return the content of the HDF5 file."""
+def packed(model: Sequential, optimizer: Sequence[Array] = ()) -> bytes:
+    """Return the content of the HDF5 file, with these arrays of an optimizer."""
     h5py = optional("h5py", "Keras's format is written by", "interchange")
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
@@ -55,6 +56,10 @@ def packed(model: Sequential) -> bytes:
             variables.attrs["name"] = layer.name
             for index, weight in enumerate(layer.weights):
                 variables[str(index)] = weight.value
+        if optimizer:
+            variables = file.create_group(OPTIMIZER)
+            for index, array in enumerate(optimizer):
+                variables[str(index)] = array
     return content.getvalue()
 
 
@@ -89,6 +94,30 @@ def unpack(content: bytes, layers: Sequence[Layer], groups: Sequence[str]) -> No
         ]
         _check_complete(h5py, file["layers"], {f"{group}/vars" for group in groups})
     take_over(layers, arrays, [0] * len(layers))
+
+
+def unpack_optimizer(content: bytes) -> list[Array]:
+    """Return the arrays of the optimizer, none if there are none.
+
+    Raises
+    ------
+    ValueError, LookupError, OSError
+        If the file is damaged.
+    """
+    h5py = optional("h5py", "Keras's format is read by", "interchange")
+    with h5py.File(io.BytesIO(content), "r") as file:
+        if OPTIMIZER not in file:
+            return []
+        group = _member(h5py, file, OPTIMIZER)
+        found = []
+        for index in range(len(group)):
+            dataset = _member(h5py, group, str(index))
+            if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+                raise ValueError(f"{OPTIMIZER}/{index} is no array in this file")
+            if dataset.dtype.kind not in "fiu" or dataset.size * dataset.dtype.itemsize > len(content):
+                raise ValueError(f"{OPTIMIZER}/{index} is {dataset.dtype} of shape {dataset.shape}")
+            found.append(np.asarray(dataset))
+        return found
 
 
 def _arrays(h5py: Any, file: Any, path: str, layer: Layer) -> Mapping[str, Array]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
+from normkit._paths import a_path
 from normkit.interchange.files import PathLike, reading
 from normkit.interchange.torch_state import from_torch, to_torch
 from normkit.interchange.weights import require_built, take_over, weighted_layers
@@ -47,7 +47,7 @@ def save_safetensors(
         arrays = {
             _key(layer, weight.name): weight.value for layer in model.layers for weight in layer.weights
         }
-    with replacing(Path(path)) as file:
+    with replacing(a_path("save_safetensors: path", path)) as file:
         safetensors.dump(file, arrays, {"format": "pt" if style == "torch" else "np"})
 
 

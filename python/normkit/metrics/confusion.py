@@ -21,6 +21,8 @@ __all__ = [
     "TruePositives",
 ]
 
+_MOST_THRESHOLDS = 1_000_000
+
 Array = NDArray[Any]
 Thresholds = float | Sequence[float] | None
 EPSILON = 1e-7
@@ -235,8 +237,11 @@ class AUC(Confusion):
         if summation_method not in self.METHODS:
             raise ValueError(f"AUC: summation_method must be one of {self.METHODS}, got {summation_method!r}")
         self.num_thresholds = positive_integer("AUC: num_thresholds", num_thresholds)
-        if self.num_thresholds < 2:
-            raise ValueError(f"AUC: num_thresholds must be at least 2, got {num_thresholds}")
+        if not 2 <= self.num_thresholds <= _MOST_THRESHOLDS:
+            # The name of a metric comes from files too, and must not take all memory.
+            raise ValueError(
+                f"AUC: num_thresholds must be at least 2 and at most {_MOST_THRESHOLDS}, got {num_thresholds}"
+            )
         super().__init__(thresholds, name="auc" if name is None else name)
         self.curve, self.summation_method = curve, summation_method
         self.from_logits = flag("AUC: from_logits", from_logits)

@@ -111,7 +111,10 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
     """Return what `write` wrote. To be called within `reading`."""
     metadata, arrays = safetensors.parse(path.read_bytes())
     if metadata.get("format") != FORMAT:
-        raise ValueError("it is a safetensors file of another kind")
+        raise ValueError(
+            "it is a safetensors file of another kind; weights under the names of torch or Keras are taken over by "
+            "normkit.interchange.load_safetensors"
+        )
     if metadata.get("version") != str(VERSION):
         raise ValueError(f"it has format version {metadata.get('version')}, this normkit reads {VERSION}")
     if _checksum(metadata["config"], arrays) != metadata["crc32"]:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from normkit import layers
 from normkit._checks import whole
+from normkit._paths import MODEL_ENDINGS, OURS, WEIGHTS_ENDINGS, a_file, a_path, ending_of
 from normkit._registry import Registry
 from normkit.layers.base import Layer, set_variables
 from normkit.layers.variable import Variable
-from normkit.models import archive
+from normkit.models import archive, formats
 from normkit.models.archive import Arrays
 from normkit.models.compiled import Compiled
 
@@ -28,7 +29,7 @@ __all__ = ["load_model", "load_weights", "save_model", "save_weights"]
 Array = NDArray[Any]
 
 # What a file without the layers says it is.
-WEIGHTS = "weights"
+WEIGHTS_ALONE = "weights"
 
 layer_registry: Registry[Layer] = Registry(
     "layer",
@@ -60,27 +61,44 @@ layer_registry: Registry[Layer] = Registry(
 def save_model(model: Sequential, path: str | os.PathLike[str], overwrite: bool = True) -> None:
     """Write a model to a file, atomically: a reader finds the old file or the whole new one.
 
-    Saved are the layers, their weights and moving statistics; if the model is compiled: optimizer, loss and
-    metrics, and the optimizer's state and step; and the state of the random generator.
+    The ending says in which format:
+
+    ``.safetensors``
+        This package's own, with all it takes to go on training to the bit: the layers, their weights and moving
+        statistics; if the model is compiled: optimizer, loss and metrics, and the optimizer's state and step; and the
+        state of the random generator.
+    ``.keras``
+        Keras 3's, which `load_model` and ``keras.models.load_model`` open: all of these but the random generator, as far
+        as Keras has them (`normkit.interchange.save_keras`).
+    ``.weights.h5``
+        Keras's for weights and moving statistics alone, for `load_weights` here and there.
+    ``.onnx``
+        What `predict` computes. It cannot be loaded back.
 
     Parameters
     ----------
     model : Sequential
         A built model of this package's layers.
     path : path-like
-        Suggested ending: .safetensors, which the file is. The content does not depend on it.
+        The file.
     overwrite : bool, default True
         Replace an existing file.
 
     Raises
     ------
     ValueError
-        If the model has no weights yet, or a layer, activation, initializer, optimizer, loss or metric is of a
-        class of another package. An existing file then stays as it is.
+        If the path is empty or has another ending; if the model has no weights yet, or a layer, activation, initializer,
+        optimizer, loss or metric is of a class of another package, or Keras or ONNX has none like it. An existing file
+        then stays as it is.
     FileExistsError
         If there is a file, and it is not to be replaced.
+    ModuleNotFoundError
+        If h5py or onnx is needed, and missing; the message says how to install it.
     """
-    path = _target(path, overwrite)
+    path, ending = _target("save", path, overwrite, MODEL_ENDINGS)
+    if ending != OURS:
+        formats.write(model, path, ending)
+        return
     config, arrays = _state(model, "saving")
     compiled = model.compiled_state
     architecture = {
@@ -98,7 +116,7 @@ def load_model(path: str | os.PathLike[str], compile: bool = True) -> Sequential
     Parameters
     ----------
     path : path-like
-        The file.
+        A file of this package's format, or of Keras's (`normkit.interchange.load_keras`), whatever its ending.
     compile : bool, default True
         Restore optimizer, loss and metrics too.
 
@@ -107,13 +125,19 @@ def load_model(path: str | os.PathLike[str], compile: bool = True) -> Sequential
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not a model file, is damaged, or comes from a newer version. Nothing in a file is ever
-        executed.
+        If it is not a model file, has weights alone or a graph that only predicts, is damaged, or comes from a newer
+        version. Nothing in a file is ever executed.
+    ModuleNotFoundError
+        If h5py is needed, and missing; the message says how to install it.
     """
-    path = Path(path)
+    path = a_file(a_path("load_model: path", path))
+    with archive.reading(path):
+        kind = formats.format_of(path)
+    if kind != OURS:
+        return formats.load_model(path, kind, compile)
     with archive.reading(path):
         config, arrays = archive.read(path)
-        if config.get("kind") == WEIGHTS:
+        if config.get("kind") == WEIGHTS_ALONE:
             raise ValueError("it has weights alone; make the model as before and call its load_weights")
         return _restored(config, arrays, compile)
 
@@ -136,7 +160,10 @@ def _restored(config: Mapping[str, Any], arrays: Mapping[str, Array], compile: b
 
 
 def save_weights(model: Sequential, path: str | os.PathLike[str], overwrite: bool = True) -> None:
-    """Write the weights and moving statistics to a file, and of a compiled model the optimizer's state.
+    """Write the weights and moving statistics to a file.
+
+    The ending says in which format: ``.safetensors``, this package's own, which has the optimizer's state of a compiled
+    model too; or ``.weights.h5``, Keras's (`normkit.interchange.save_keras_weights`).
 
     Parameters
     ----------
@@ -148,26 +175,33 @@ def save_weights(model: Sequential, path: str | os.PathLike[str], overwrite: boo
     Raises
     ------
     ValueError
-        If the model has no weights yet.
+        If the path is empty or has another ending, or the model has no weights yet.
     FileExistsError
         If there is a file, and it is not to be replaced.
+    ModuleNotFoundError
+        If h5py is needed, and missing; the message says how to install it.
     """
+    path, ending = _target("save_weights", path, overwrite, WEIGHTS_ENDINGS)
+    if ending != OURS:
+        formats.write(model, path, ending)
+        return
     config, arrays = _state(model, "saving its weights")
-    archive.write(_target(path, overwrite), {"kind": WEIGHTS, **config}, arrays)
+    archive.write(path, {"kind": WEIGHTS_ALONE, **config}, arrays)
 
 
 def load_weights(model: Sequential, path: str | os.PathLike[str]) -> None:
     """Take over the weights from a file of `save_weights` or of `save_model`, for a model of the same architecture.
 
     If the model is compiled, and with an optimizer like the one in the file, that one's state and learning rate are
-    taken over as well; if it is with another one, a warning says so.
+    taken over as well; if it is with another one, a warning says so. An optimizer's state in a file of Keras is left alone.
 
     Parameters
     ----------
     model : Sequential
-        Is built if it is not.
+        Is built if it is not; for a file of Keras it must be.
     path : path-like
-        The file.
+        A file of this package's format, or ``.weights.h5`` or ``.keras`` (`normkit.interchange.load_keras_weights`), whatever
+        its ending.
 
     Raises
     ------
@@ -175,8 +209,15 @@ def load_weights(model: Sequential, path: str | os.PathLike[str]) -> None:
         If there is no such file.
     ValueError
         If it is not such a file, is damaged, or is of another architecture. Then no weight has changed.
+    ModuleNotFoundError
+        If h5py is needed, and missing; the message says how to install it.
     """
-    path = Path(path)
+    path = a_file(a_path("load_weights: path", path))
+    with archive.reading(path):
+        kind = formats.format_of(path)
+    if kind != OURS:
+        formats.load_weights(model, path, kind)
+        return
     with archive.reading(path):
         config, arrays = archive.read(path)
         take_state(model, config, arrays)
@@ -187,7 +228,7 @@ def save_progress(model: Sequential, path: Path, progress: Mapping[str, Any]) ->
     archive.remove_unfinished(path)
     config, arrays = _state(model, "saving its progress")
     config["progress"] = archive.apart(progress, "progress", arrays)
-    archive.write(path, {"kind": WEIGHTS, **config}, arrays)
+    archive.write(path, {"kind": WEIGHTS_ALONE, **config}, arrays)
 
 
 def restore_progress(model: Sequential, path: Path, run: TrainingRun) -> None:
@@ -246,11 +287,15 @@ def take_state(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str
     _set_optimizer(model, config, arrays)
 
 
-def _target(path: str | os.PathLike[str], overwrite: bool) -> Path:
-    path = Path(path)
+def _target(
+    what: str, path: str | os.PathLike[str], overwrite: bool, endings: tuple[str, ...]
+) -> tuple[Path, str]:
+    """Return where to write, and the ending that says what."""
+    path = a_path(f"{what}: filepath", path)
+    ending = ending_of(path, endings)
     if not overwrite and path.exists():
         raise FileExistsError(f"{path}: is there already; pass overwrite=True to replace it")
-    return path
+    return path, ending
 
 
 def _state(model: Sequential, doing: str) -> tuple[dict[str, Any], Arrays]:

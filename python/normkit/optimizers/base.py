@@ -79,7 +79,8 @@ class Optimizer(Owned):
     ema_momentum : float, default 0.99
         Weight of the old average, in [0, 1].
     ema_overwrite_frequency : int, optional
-        The model gets the average after every so many steps as well.
+        The model gets the average in every so many updates as well. With `gradient_accumulation_steps` it gets it at each
+        batch of such an update, as in Keras.
     gradient_accumulation_steps : int, optional
         At least 2: values change at every so many batches, by the mean of their gradients.
     name : str, optional
@@ -260,7 +261,7 @@ class Optimizer(Owned):
         bool
             Whether values changed: with gradient_accumulation_steps only at every so many calls.
         """
-        rate, first = self.learning_rate, self.iterations == 0
+        rate, done = self.learning_rate, self.iterations
         vars(self)["batches"] += 1  # no state arrays depend on it
         due = self._accumulate()
         if due:
@@ -272,7 +273,7 @@ class Optimizer(Owned):
                     value -= scratch
                 self._update(value, grad, slots, scratch, size)
         if self.use_ema:
-            self._average(0.0 if first else self.ema_momentum)
+            self._average(done)
         return due
 
     def _accumulate(self) -> bool:
@@ -311,12 +312,14 @@ class Optimizer(Owned):
                 yield grad[start : start + size]
                 start += size
 
-    def _average(self, momentum: float) -> None:
+    def _average(self, done: int) -> None:
+        """Let the average move towards the values, at each batch of the update that follows `done` others."""
+        momentum = self.ema_momentum if done else 0.0
         for (value, _), average in zip(self._arrays, self.slots[AVERAGE], strict=True):
             average *= momentum
             average += (1.0 - momentum) * value
         frequency = self.ema_overwrite_frequency
-        if frequency is not None and self.batches and self.iterations % frequency == 0:
+        if frequency is not None and (done + 1) % frequency == 0:
             self.finalize()
 
     def finalize(self) -> None:
