@@ -141,7 +141,7 @@ void careful_channel_gradients(const BatchNormBackward<T>& args, Index channel, 
   const ActiveBits active = from(args.active, first);
   const auto upstream = [&](Index i) {
     const W dy_i = is_active(active, i) ? W(to_double(dy[i])) : W(0.0);
-    return to_double(x[i]) < 0.0 ? dy_i * W(args.slope) : dy_i;
+    return to_double(x[i]) > 0.0 ? dy_i : dy_i * W(args.slope);
   };
   const auto g = [&](Index i, const W&) { return upstream(i); };
   const auto x_hat_of = [&](Index i) {
