@@ -104,6 +104,36 @@ def test_batch_norm(isa: str, rng: np.random.Generator, dtype: Any, shape: Any, 
     np.testing.assert_allclose(stats.mean, x.astype(np.float64).mean(reduced), rtol=1e-6)
 
 
+HOSTILE = {
+    "normal": lambda x: x,
+    "far from 0": lambda x: x + 100,
+    "nearly equal": lambda x: 1 + 1e-2 * x,
+    "equal": lambda x: 0 * x + 3,
+    "small": lambda x: 1e-6 * x,
+    "large": lambda x: 6000 * x,
+    "one outlier": lambda x: np.where(np.arange(x.size).reshape(x.shape) % 50 == 0, 1000, x),
+}
+
+
+@pytest.mark.parametrize("shape", [(3000, 2), (2, 3000), (2000, 3), (300, 64), (1, 5000), (9, 7)])
+@pytest.mark.parametrize("size", [2.0**-24, 2.0**-10, 1.0, 2.0**10])
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "batch_norm"])
+def test_hostile_data(isa: str, dtype: Any, name: str, size: float, shape: tuple[int, int]) -> None:
+    """Statistics of two values and of few, whose dx cancels; weights of any size."""
+    rng = np.random.default_rng(9)
+    weight, bias = (size * rng.standard_normal((2, shape[1]))).astype(np.float32)
+    wide_weight, wide_bias = weight.astype(np.float64), bias.astype(np.float64)
+    dy = rng.standard_normal(shape).astype(dtype)
+    for what, make in HOSTILE.items():
+        x = make(rng.standard_normal(shape)).astype(dtype)
+        y, moments = getattr(nk, name)(x, weight, bias, return_moments=True)
+        gradients = getattr(nk, f"{name}_backward")(dy, x, moments, weight)
+        axes = (0,) if name == "batch_norm" else (1,)
+        exact = bounds.by_reference(dy, x, wide_weight, axes, 1e-5, centered=name != "rms_norm")
+        exact = bounds.summed(exact, wide_bias, (0,), weight.shape)
+        bounds.assert_contract(y, gradients, exact, wide_weight, wide_bias, what, cancels=True)
+
+
 def test_inference_and_its_gradients(isa: str, rng: np.random.Generator, dtype: Any) -> None:
     for shape, axis in (((9, 7), 1), ((3, 7, 8, 9), 1), ((3, 8, 9, 7), -1)):
         stats = nk.RunningStats(7)

@@ -86,27 +86,28 @@ struct LeakyOf {
   double slope;
   template <class V>
   NORMKIT_INLINE V gradient(V dy, V y, Index) const {
-    return below_zero(y, dy, slope);
+    return leaky(y, dy, slope);
   }
   template <class V>
   NORMKIT_INLINE V input(V y) const {
-    return below_zero(y, y, 1.0 / slope);
+    return leaky(y, y, 1.0 / slope);
   }
   NORMKIT_INLINE LeakyOf from(Index) const { return *this; }
 
  private:
-  // v·factor where y < 0; of a pair, which y and dy are with a second part of 0, the first part's product.
-  NORMKIT_INLINE static Vec<float> below_zero(Vec<float> y, Vec<float> v, double factor) {
-    return y < Vec<float>{} ? v * broadcast(static_cast<float>(factor)) : v;
+  // v where y > 0, else v·factor: at 0 a gradient is multiplied by the slope. Of a pair, which y and dy are with a
+  // second part of 0, the first part's product.
+  NORMKIT_INLINE static Vec<float> leaky(Vec<float> y, Vec<float> v, double factor) {
+    return y > Vec<float>{} ? v : v * broadcast(static_cast<float>(factor));
   }
-  NORMKIT_INLINE static Vec<double> below_zero(Vec<double> y, Vec<double> v, double factor) {
-    return y < Vec<double>{} ? v * broadcast(factor) : v;
+  NORMKIT_INLINE static Vec<double> leaky(Vec<double> y, Vec<double> v, double factor) {
+    return y > Vec<double>{} ? v : v * broadcast(factor);
   }
-  NORMKIT_INLINE static WideOf<float> below_zero(WideOf<float> y, WideOf<float> v, double factor) {
-    return {below_zero(y.hi, v.hi, factor)};
+  NORMKIT_INLINE static WideOf<float> leaky(WideOf<float> y, WideOf<float> v, double factor) {
+    return {leaky(y.hi, v.hi, factor)};
   }
-  NORMKIT_INLINE static WideOf<double> below_zero(WideOf<double> y, WideOf<double> v, double factor) {
-    return {below_zero(y.hi, v.hi, factor), v.lo};
+  NORMKIT_INLINE static WideOf<double> leaky(WideOf<double> y, WideOf<double> v, double factor) {
+    return {leaky(y.hi, v.hi, factor), v.lo};
   }
 };
 // body(AllOf, ActiveOf or LeakyOf)

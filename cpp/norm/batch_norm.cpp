@@ -85,6 +85,7 @@ void backward_from_output(const BatchNormBackward<T>& given, bool training, int 
 
 template <class T>
 void batch_norm_training(const BatchNormForward<T>& args, int threads) {
+  const SameKernels throughout;
   if (args.shape.size() == 0) {
     std::fill(args.mean, args.mean + args.shape.channels, 0.0);
     std::fill(args.var, args.var + args.shape.channels, 0.0);
@@ -98,6 +99,7 @@ void batch_norm_training(const BatchNormForward<T>& args, int threads) {
 
 template <class T>
 void batch_norm_inference(const BatchNormForward<T>& args, int threads) {
+  const SameKernels throughout;
   if (args.shape.size() == 0) {
     for (Index c = 0; c < args.shape.channels; ++c) args.rstd[c] = 1.0 / std::sqrt(args.var[c] + args.eps);
   } else if (goes_by_runs(args.shape)) {
@@ -109,6 +111,7 @@ void batch_norm_inference(const BatchNormForward<T>& args, int threads) {
 
 template <class T>
 void batch_norm_backward(const BatchNormBackward<T>& given, bool training, int threads) {
+  const SameKernels throughout;
   BatchNormBackward<T> args = given;
   const Scratch<double> samples(args.shape.channels);
   if (args.where.at && training) {

@@ -1,12 +1,13 @@
 // Rows and channels whose statistics leave the range of T (|x| near 1e18 and beyond for float, or variances that
-// vanish beside a vanishing eps), or in which no element counts: the same formulas, element by element, in a wider
-// type. Slow and rare.
+// vanish beside a vanishing eps), or in which no element counts: the same formulas, element by element, in a type
+// whose range they do not leave. Slow and rare.
 #pragma once
 
 #include <algorithm>
 
 #include "norm/dispatch.hpp"
 #include "norm/merge.hpp"
+#include "norm/unbounded.hpp"
 
 namespace normkit {
 
@@ -33,55 +34,27 @@ inline double count_chosen(Runs runs, Where where) {
   return count;
 }
 
-// Statistics of x·2^−exponent, which keeps squares of double data in range; a double holds the squares of any float.
 template <class T>
 struct CarefulMoments {
-  using W = Wider<T>;
+  using W = Careful<T>;
   W mean, var, rstd;
-  int exponent;
   bool of_none = false;  // no element counts: nothing is known of what x̂ is, and it is 0 whatever x
 
-  W x_hat(T x) const { return of_none ? W(0.0) : (W(std::scalbn(to_double(x), -exponent)) - mean) * rstd; }
-
-  // In units of x.
-  double mean_of_x() const { return static_cast<double>(scaled(mean, exponent)); }
-  double var_of_x() const { return static_cast<double>(scaled(var, 2 * exponent)); }
-  double rstd_of_x() const { return static_cast<double>(scaled(rstd, -exponent)); }
+  W x_hat(T x) const { return of_none ? W(0.0) : (W(to_double(x)) - mean) * rstd; }
 };
 
 template <class T>
-int careful_exponent(const T* x, Runs runs, Where where, double eps) {
-  if constexpr (!is_double<T>) return 0;
-  double largest = 0.0;
-  each_chosen_element(runs, where, [&](Index i) { largest = std::max(largest, std::fabs(to_double(x[i]))); });
-  if (!std::isfinite(largest) || largest == 0.0) return 0;
-  const int exponent = std::ilogb(largest);
-  return std::isfinite(std::scalbn(eps, -2 * exponent)) ? exponent : 0;  // else eps is all that counts
-}
-
-template <class T>
 CarefulMoments<T> careful_moments(const T* x, Runs runs, Where where, double eps, bool centered = true) {
-  using W = Wider<T>;
+  using W = Careful<T>;
   const W count = count_chosen(runs, where);
-  if (static_cast<double>(count) == 0.0) return {0.0, 0.0, 0.0, 0, true};
-  const int exponent = careful_exponent(x, runs, where, eps);
-  const auto value = [&](Index i) { return W(std::scalbn(to_double(x[i]), -exponent)); };
+  if (static_cast<double>(count) == 0.0) return {0.0, 0.0, 0.0, true};
+  const auto value = [&](Index i) { return W(to_double(x[i])); };
   W sum = 0.0, squares = 0.0;
   if (centered) each_chosen_element(runs, where, [&](Index i) { sum += value(i); });
   const W mean = sum / count;
   each_chosen_element(runs, where, [&](Index i) { squares += (value(i) - mean) * (value(i) - mean); });
   const W var = squares / count;
-  // Equal values: eps is all that there is, and must not vanish by the scaling.
-  if (static_cast<double>(var) == 0.0) return {scaled(mean, exponent), var, reciprocal_root(W(eps)), 0};
-  return {mean, var, reciprocal_root(var + W(std::scalbn(eps, -2 * exponent))), exponent};
-}
-
-// Statistics that do not come from x; nobody asks for their variance.
-template <class T>
-CarefulMoments<T> careful_constants(double mean, Wider<T> rstd) {
-  using W = Wider<T>;
-  const int exponent = std::fabs(mean) > 0x1p1000 ? 4 : 0;  // x − mean must not overflow
-  return {scaled(W(mean), -exponent), 0.0, scaled(rstd, exponent), exponent};
+  return {mean, var, reciprocal_root(var + W(eps))};
 }
 
 template <class W>
@@ -111,7 +84,7 @@ W careful_fusion(const Fusion<T>& fusion, Index i, W z) {
 template <class T, class Weight, class Bias, class Finish>
 void careful_normalize(const T* x, T* y, Runs runs, const CarefulMoments<T>& moments, Weight&& weight, Bias&& bias,
                        Finish&& finish) {
-  using W = Wider<T>;
+  using W = Careful<T>;
   if (y == nullptr) return;
   each_element(runs, {}, [&](Index i, bool) {
     const W z = moments.x_hat(x[i]) * W(static_cast<double>(weight(i))) + W(static_cast<double>(bias(i)));
@@ -123,38 +96,39 @@ void careful_normalize(const T* x, T* y, Runs runs, const CarefulMoments<T>& mom
 // in the statistics has dx = rstd·g.
 template <class T>
 struct CarefulGradient {
+  using W = Careful<T>;
   CarefulMoments<T> moments;
-  double rstd;
-  Wider<T> mean_g = 0.0, mean_gx = 0.0;
+  W mean_g = 0.0, mean_gx = 0.0;
 
   // x_hat(i); g(i, x̂)
   template <class XHat, class G>
   void set_means(Runs runs, Where where, XHat&& x_hat, G&& g, bool centered = true) {
-    const Wider<T> count = count_chosen(runs, where);
+    const W count = count_chosen(runs, where);
     if (static_cast<double>(count) == 0.0) return;
-    Wider<T> g_sum = 0.0, gx_sum = 0.0;
+    W g_sum = 0.0, gx_sum = 0.0;
     each_element(runs, {}, [&](Index i, bool) {
-      const Wider<T> x_hat_i = x_hat(i), g_i = g(i, x_hat_i);
+      const W x_hat_i = x_hat(i), g_i = g(i, x_hat_i);
       g_sum += g_i;
       gx_sum += g_i * x_hat_i;
     });
     if (centered) mean_g = g_sum / count;
     mean_gx = gx_sum / count;
   }
-  Wider<T> centred(Wider<T> g, Wider<T> x_hat, bool counts) const { return counts ? g - mean_g - x_hat * mean_gx : g; }
+  W centred(const W& g, const W& x_hat, bool counts) const { return counts ? g - mean_g - x_hat * mean_gx : g; }
 };
 
 // mean and rstd are what the forward pass rounded to double; g(i, x̂): dy·weight of the i-th element.
 template <class T, class G>
 CarefulGradient<T> careful_gradient(const T* x, Runs runs, Where where, double mean, double rstd, G&& g,
                                     bool centered = true) {
-  using W = Wider<T>;
+  using W = Careful<T>;
   CarefulMoments<T> moments = careful_moments(x, runs, where, 0.0, centered);
-  if (moments.of_none) return {moments, 0.0};
-  const Sum exact = sum_of(scaled(moments.mean, moments.exponent));
-  if (!is_rounding((exact.hi - mean) + exact.lo, mean)) moments.mean = W(std::scalbn(mean, -moments.exponent));
-  moments.rstd = W(std::scalbn(rstd, moments.exponent));
-  CarefulGradient<T> gradient{moments, rstd};
+  if (moments.of_none) return {moments};
+  const Sum exact = sum_of(moments.mean);
+  if (!is_rounding((exact.hi - mean) + exact.lo, mean)) moments.mean = W(mean);
+  // Too large for a double it is only where eps was 0, and then that of x is the same.
+  if (!std::isinf(rstd)) moments.rstd = W(rstd);
+  CarefulGradient<T> gradient{moments};
   gradient.set_means(runs, where, [&](Index i) { return moments.x_hat(x[i]); }, g, centered);
   return gradient;
 }

@@ -81,10 +81,17 @@ bool channel_fits(const BatchNormForward<T>& args, Index channel, const Moments<
   return channel_fits(args, channel);
 }
 
+// Whether sums of doubles have overflowed, which makes their second parts NaN: the mean and rstd are numbers then.
+template <class T>
+bool sums_overflow(double mean, double rstd, double sum) {
+  return is_double<T> && !std::isfinite(sum) && std::isfinite(mean) && std::isfinite(rstd);
+}
+
 template <class T>
 bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const GradientAffine<Real<T>>& gradient) {
-  return !is_out_of_range<T>(args.rstd[channel]) && coefficient_fits<T>(gradient.scale) &&
-         coefficient_fits<T>(gradient.dy_center) && coefficient_fits<T>(gradient.dy_scale);
+  const double mean = args.mean[channel], rstd = args.rstd[channel];
+  return !is_out_of_range<T>(rstd) && coefficient_fits<T>(gradient.scale) && coefficient_fits<T>(gradient.dy_center) &&
+         coefficient_fits<T>(gradient.dy_scale) && !sums_overflow<T>(mean, rstd, gradient.dy_center);
 }
 
 template <class T>
@@ -110,17 +117,17 @@ BatchNormBackward<T> from_residual(BatchNormBackward<T> args) {
 // A channel in a wider type; y may be x.
 template <class T>
 void careful_channel(const BatchNormForward<T>& args, Index channel, const T* x, T* y, Runs runs, bool training) {
-  using W = Wider<T>;
+  using W = Careful<T>;
   const auto given = [&] {
-    return careful_constants<T>(args.mean[channel], reciprocal_root(W(args.var[channel]) + W(args.eps)));
+    return CarefulMoments<T>{args.mean[channel], 0.0, reciprocal_root(W(args.var[channel]) + W(args.eps))};
   };
   const CarefulMoments<T> moments =
       training ? careful_moments(x, runs, from(args.where, 0, channel, 0), args.eps) : given();
   if (training) {
-    args.mean[channel] = moments.mean_of_x();
-    args.var[channel] = moments.var_of_x();
+    args.mean[channel] = static_cast<double>(moments.mean);
+    args.var[channel] = static_cast<double>(moments.var);
   }
-  args.rstd[channel] = moments.rstd_of_x();
+  args.rstd[channel] = static_cast<double>(moments.rstd);
   const Real<T> weight = args.weight ? args.weight[channel] : Real<T>(1),
                 bias = args.bias ? args.bias[channel] : Real<T>(0);
   const Fusion<T> fusion = from(args.fusion, x - args.x);
@@ -132,16 +139,16 @@ void careful_channel(const BatchNormForward<T>& args, Index channel, const T* x,
 // All gradients of a channel in a wider type. first: where the channel starts in dy, x and dx; dx may be dy or x.
 template <class T>
 void careful_channel_gradients(const BatchNormBackward<T>& args, Index channel, Index first, Runs runs, bool training) {
-  using W = Wider<T>;
+  using W = Careful<T>;
   const T *dy = args.dy + first, *x = args.x + first;
   T* dx = args.dx + first;
   const double mean = args.mean[channel], rstd = args.rstd[channel];
   const Where where = from(args.where, 0, channel, 0);
-  CarefulGradient<T> gradient{careful_constants<T>(mean, W(rstd)), rstd};
+  CarefulGradient<T> gradient{{mean, 0.0, rstd}};
   const ActiveBits active = from(args.active, first);
   const auto upstream = [&](Index i) {
     const W dy_i = is_active(active, i) ? W(to_double(dy[i])) : W(0.0);
-    return to_double(x[i]) < 0.0 ? dy_i * W(args.slope) : dy_i;
+    return to_double(x[i]) > 0.0 ? dy_i : dy_i * W(args.slope);
   };
   const auto g = [&](Index i, const W&) { return upstream(i); };
   const auto x_hat_of = [&](Index i) {
@@ -153,7 +160,7 @@ void careful_channel_gradients(const BatchNormBackward<T>& args, Index channel, 
     gradient.set_means(runs, where, x_hat_of, g);
   else if (training)
     gradient = careful_gradient(x, runs, where, mean, rstd, g);
-  const W dy_scale = W(weight_of(args.weight, channel)) * W(rstd);
+  const W dy_scale = W(weight_of(args.weight, channel)) * gradient.moments.rstd;
   W dweight = 0.0, dbias = 0.0;
   each_element(runs, where, [&](Index i, bool counts) {
     const W dy_i = upstream(i), x_hat = x_hat_of(i);

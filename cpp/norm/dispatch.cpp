@@ -54,6 +54,7 @@ const KernelSet& find(const std::string& name, const std::string& asked_by) {
 }
 
 std::atomic<const KernelSet*> active{nullptr};
+thread_local const KernelSet* of_this_thread = nullptr;
 
 }  // namespace
 
@@ -65,6 +66,7 @@ std::vector<std::string> available_isas() {
 }
 
 const KernelSet& active_kernels() {
+  if (of_this_thread != nullptr) return *of_this_thread;
   const KernelSet* set = active.load(std::memory_order_acquire);
   if (set == nullptr) {
     const char* name = std::getenv("NORMKIT_ISA");
@@ -74,6 +76,9 @@ const KernelSet& active_kernels() {
   }
   return *set;
 }
+
+SameKernels::SameKernels(const KernelSet& kernels) : before_(of_this_thread) { of_this_thread = &kernels; }
+SameKernels::~SameKernels() { of_this_thread = before_; }
 
 void use_isa(const std::string& name) { active.store(&find(name, "isa.use"), std::memory_order_release); }
 

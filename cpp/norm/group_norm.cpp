@@ -119,6 +119,7 @@ Arguments with_stores(Arguments args, Index arrays, int threads) {
 
 template <class T>
 void group_norm(const GroupNormForward<T>& given, int threads) {
+  const SameKernels throughout;
   const GroupNormForward<T> args = with_stores(given, 2, threads);
   const GroupShape& shape = args.shape;
   if (shape.size() == 0) {
@@ -135,6 +136,7 @@ void group_norm(const GroupNormForward<T>& given, int threads) {
 
 template <class T>
 void group_norm_backward(const GroupNormBackward<T>& given, int threads) {
+  const SameKernels throughout;
   const GroupNormBackward<T> args = with_stores(given, 3, threads);
   const GroupShape& shape = args.shape;
   if (shape.size() == 0) {

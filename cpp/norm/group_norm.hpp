@@ -21,9 +21,9 @@ template <class T>
 class ParameterGradients {
  public:
   explicit ParameterGradients(const GroupShape& shape) : shape_(shape), parts_(2 * shape.batch * shape.channels) {}
-  void set(Index image, Index channel, const Wider<T>& dweight, const Wider<T>& dbias) const {
-    at(0, image, channel) = sum_of(dweight);
-    at(1, image, channel) = sum_of(dbias);
+  void set(Index image, Index channel, Sum dweight, Sum dbias) const {
+    at(0, image, channel) = dweight;
+    at(1, image, channel) = dbias;
   }
   void store(Share channels, Real<T>* dweight, Real<T>* dbias) const {
     for (Index c = channels.begin; c < channels.end; ++c) {
@@ -58,8 +58,9 @@ GradientAffine<Real<T>> group_gradient(Sum mean, double rstd_of_x, double count,
 }
 
 template <class T>
-bool group_gradient_fits(double rstd, const GradientAffine<Real<T>>& gradient) {
-  return !is_out_of_range<T>(rstd) && coefficient_fits<T>(gradient.scale) && coefficient_fits<T>(gradient.dy_center);
+bool group_gradient_fits(double mean, double rstd, const GradientAffine<Real<T>>& gradient) {
+  return !is_out_of_range<T>(rstd) && coefficient_fits<T>(gradient.scale) && coefficient_fits<T>(gradient.dy_center) &&
+         !sums_overflow<T>(mean, rstd, gradient.dy_center);
 }
 
 // The coefficients of a group's channels; false where the group has to be computed in a wider type.
@@ -88,11 +89,11 @@ bool set_group_affine(const GroupNormForward<T>& args, Index group, const Moment
 // A group in a wider type. first: where it starts; runs, where: its elements, of all its channels.
 template <class T>
 void careful_group(const GroupNormForward<T>& args, Index group, Index first, Runs runs, Where where) {
-  using W = Wider<T>;
+  using W = Careful<T>;
   const T* x = args.x + first;
   const CarefulMoments<T> moments = careful_moments(x, runs, where, args.eps);
-  args.mean[group] = moments.mean_of_x();
-  args.rstd[group] = moments.rstd_of_x();
+  args.mean[group] = static_cast<double>(moments.mean);
+  args.rstd[group] = static_cast<double>(moments.rstd);
   const auto channel = [&](Index i) { return channel_of(args.shape, group, i); };
   const Fusion<T> fusion = from(args.fusion, first);
   careful_normalize(
@@ -104,7 +105,7 @@ void careful_group(const GroupNormForward<T>& args, Index group, Index first, Ru
 template <class T>
 void careful_group_gradients(const GroupNormBackward<T>& args, Index group, Index first, Runs runs, Where where,
                              const ParameterGradients<T>& parameters) {
-  using W = Wider<T>;
+  using W = Careful<T>;
   const T *dy = args.dy + first, *x = args.x + first;
   T* dx = args.dx + first;
   const ActiveBits active = from(args.active, first);
@@ -122,10 +123,10 @@ void careful_group_gradients(const GroupNormBackward<T>& args, Index group, Inde
       dweight += upstream(i) * gradient.moments.x_hat(x[i]);
       dbias += upstream(i);
     });
-    parameters.set(group / groups, first_channel(args.shape, group) + c, dweight, dbias);
+    parameters.set(group / groups, first_channel(args.shape, group) + c, sum_of(dweight), sum_of(dbias));
   }
   each_element(runs, where, [&](Index i, bool counts) {
-    dx[i] = rounded<T>(W(gradient.rstd) * gradient.centred(weighted(i), gradient.moments.x_hat(x[i]), counts));
+    dx[i] = rounded<T>(gradient.moments.rstd * gradient.centred(weighted(i), gradient.moments.x_hat(x[i]), counts));
   });
 }
 

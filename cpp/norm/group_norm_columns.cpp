@@ -287,7 +287,7 @@ void group_norm_backward_by_columns(const GroupNormBackward<T>& args, int thread
       chunks.each_fold({columns.begin + c * inner, columns.begin + (c + 1) * inner}, [&](Share some) {
         for (Index col = some.begin; col < some.end; ++col) total.add({value(0, col), value(2, col)});
       });
-      parameters.set(image, channel + c, total.gd * W(args.rstd[group]), total.g);
+      parameters.set(image, channel + c, sum_of(total.gd * W(args.rstd[group])), sum_of(total.g));
       const W weight = weight_of(args.weight, channel + c);
       g += weight * total.g;
       gd += weight * total.gd;
@@ -297,7 +297,7 @@ void group_norm_backward_by_columns(const GroupNormBackward<T>& args, int thread
     const double count = static_cast<double>(active_kernels().masks.count(chunks.runs(), where));
     const Sum mean{*means.at(image, 0, columns.begin), *means.at(image, 1, columns.begin)};
     const GradientAffine<R> gradient = group_gradient<T>(mean, args.rstd[group], count, g, gd);
-    done[group] = !group_gradient_fits<T>(args.rstd[group], gradient);
+    done[group] = !group_gradient_fits<T>(args.mean[group], args.rstd[group], gradient);
     if (done[group]) return careful_group_gradients(args, group, start, chunks.runs(), where, parameters);
     const R values[] = {gradient.center, gradient.scale, gradient.dy_center, gradient.dy_scale};
     const auto plane = [&](Index k) { return planes.at(image, k, columns.begin); };

@@ -249,6 +249,7 @@ void backward_by_columns(const LayerNormBackward<T>& args, Index rows, Real<T>* 
 
 template <class T>
 void layer_norm(LayerNormForward<T> args, Index rows, int threads) {
+  const SameKernels throughout;
   const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T)), arrays = args.residual.sum ? 4 : 2;
   args.reach =
       std::min(args.reach, limited(reach_of(arrays * bytes, 0, threads), args.cols * static_cast<Index>(sizeof(T))));
@@ -264,6 +265,7 @@ void layer_norm(LayerNormForward<T> args, Index rows, int threads) {
 
 template <class T>
 void layer_norm_backward(LayerNormBackward<T> args, Index rows, Real<T>* dweight, Real<T>* dbias, int threads) {
+  const SameKernels throughout;
   const Index bytes = rows * args.cols * static_cast<Index>(sizeof(T));
   if (args.dropped) args.reach = std::min(args.reach, Reach::far);  // dx is read again
   const Scratch<double> no_means(args.from_output ? rows : 0);

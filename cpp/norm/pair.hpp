@@ -49,6 +49,11 @@ class Pair {
   friend Pair reciprocal_root(const Pair& a) {
     const double r = 1.0 / std::sqrt(a.hi_);
     if (!std::isfinite(r) || r == 0.0) return r;
+    // r² and the rounding of its products would leave the range.
+    if (a.hi_ < 0x1p-900 || a.hi_ > 0x1p900) {
+      const int half = std::ilogb(a.hi_) / 2;
+      return scaled(reciprocal_root(scaled(a, -2 * half)), -half);
+    }
     const Pair residual = Pair(1.0) - a * (Pair(r) * r);
     return Pair(r) + Pair(0.5 * r) * residual;
   }

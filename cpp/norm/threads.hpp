@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "kernels/table.hpp"
+#include "norm/dispatch.hpp"
 
 namespace normkit {
 
@@ -32,13 +32,22 @@ using TeamBody = void (*)(void* context, const Team& team);
 void run_team(int threads, TeamBody body, void* context);
 
 // Runs body(team) on every member of a team of `threads`, or of 1 when threads is 1, inside another team's region,
-// or while another Python thread's call has the team. body must not throw: allocate before.
+// or while another Python thread's call has the team. All members have the caller's kernels. body must not throw:
+// allocate before.
 template <class F>
 void parallel(int threads, F&& body) {
-  using Body = std::remove_reference_t<F>;
+  struct Work {
+    std::remove_reference_t<F>& body;
+    const KernelSet& kernels;
+  } work{body, active_kernels()};
   run_team(
-      threads, [](void* context, const Team& team) { (*static_cast<Body*>(context))(team); },
-      const_cast<std::remove_const_t<Body>*>(&body));
+      threads,
+      [](void* context, const Team& team) {
+        const Work& own = *static_cast<Work*>(context);
+        const SameKernels same(own.kernels);
+        own.body(team);
+      },
+      &work);
 }
 
 // 0: back to the default.

@@ -36,7 +36,7 @@ def use(name: str) -> _Restore:
     Returns
     -------
     context manager
-        Use it in a ``with`` statement to go back to the previous instruction set at its end.
+        Use it in a ``with`` statement to go back at its end to the instruction set that was active before.
 
     Raises
     ------
@@ -44,6 +44,15 @@ def use(name: str) -> _Restore:
         If the name is unknown or this CPU does not support it; the message lists what there is.
     TypeError
         If the name is no string.
+
+    Notes
+    -----
+    The instruction set is the process's, not the thread's: other threads' calls that begin from now on run on it too. A
+    call that is running keeps the one that it began with. What is made of several calls, as `ghost_batch_norm` is, may
+    see a change between two of them.
+
+    ``with`` blocks of several threads must not overlap. Each goes back to what was active as it began, so the block that
+    ends last decides, and may leave the instruction set of another block behind.
     """
     if not isinstance(name, str):
         raise TypeError(

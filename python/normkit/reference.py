@@ -311,7 +311,7 @@ def activate(z: ArrayLike, activation: str | None, negative_slope: float = 0.01)
 def activation_gradient(
     dy: ArrayLike, z: ArrayLike, activation: str | None, negative_slope: float = 0.01
 ) -> Array:
-    """Return dy·a'(z) of `activate`; relu passes nothing at 0."""
+    """Return dy·a'(z) of `activate`; at 0 relu passes nothing, and leaky_relu negative_slope·dy."""
     dy, z = np.asarray(dy, np.float64), np.asarray(z, np.float64)
     match activation:
         case None:
@@ -319,7 +319,7 @@ def activation_gradient(
         case "relu":
             return np.where(z <= 0, 0.0, dy)
         case "leaky_relu":
-            return np.where(z < 0, negative_slope * dy, dy)
+            return np.where(z > 0, dy, negative_slope * dy)
         case "gelu":
             return np.asarray(dy * (_normal_cdf(z) + z * np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)))
         case "silu":
