@@ -844,6 +844,15 @@ def test_softmax_of_one_unit_is_warned_of() -> None:
         fit(x, y > 0, model=net(1, "softmax", BINARY))
 
 
+def test_the_summary_of_an_unbuilt_model_says_how_to_build_it() -> None:
+    lines: list[str] = []
+    nk.Sequential([Dense(3)]).summary(print_fn=lines.append)
+    assert lines[-1].endswith("give the first layer input_shape=, or call fit.")
+    lines.clear()
+    nk.Sequential([Dense(3, input_shape=(4,))]).summary(print_fn=lines.append)
+    assert lines[-1].startswith("Non-trainable params")
+
+
 def test_an_error_changes_nothing() -> None:
     model = trained()
     before = model.get_weights()
