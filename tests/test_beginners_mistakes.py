@@ -253,6 +253,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] 
         TypeError,
         ("got text such as '", "classes, y = np.unique(y, return_inverse=True)"),
     ),
+    "labels of text as objects": (
+        lambda: fit(x, np.array(["cat", "dog", "emu"], object)[y]),
+        TypeError,
+        ("got text such as '", "classes, y = np.unique(y, return_inverse=True)"),
+    ),
+    "no labels, text": (
+        lambda: fit(x, np.array([], str)),
+        TypeError,
+        ("y must be an array of numbers, got text",),
+    ),
+    "fit((x, y)), ragged": (lambda: net().fit(([[1], [2, 3]], [0, 1])), ValueError, ("call fit(x, y)",)),
+    "text among numbers": (
+        lambda: fit(np.array([[1, 2, "?", 4.0]] * 60, object)),
+        TypeError,
+        ("x must be an array of numbers, got text such as '?'",),
+    ),
     "labels in a list of text": (lambda: fit(x, ["cat"] * 60), TypeError, ("got text such as 'cat'",)),
     "labels are numbers": (
         lambda: fit(x, numbers),
@@ -740,7 +756,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] 
     "batches of other lengths": (
         lambda: net().fit((pair for pair in [(x, y[:3])]), verbose=0),
         ValueError,
-        ("same length in each batch, got 60 and 3",),
+        ("same length in each batch, got shapes (60, 4) and (3,)",),
     ),
     "a dict of arrays in a generator": (
         lambda: net().fit((pair for pair in [({"x": x}, y)]), verbose=0),
@@ -816,7 +832,7 @@ def test_a_mistake_is_answered_in_plain_words(mistake: str) -> None:
         lambda: fit(x, one_hot, model=net(3, "softmax", "mse", metrics=["accuracy"])),
         lambda: fit(x, one_hot * 0.9 + 0.1 / 3, model=net(loss=CATEGORICAL, metrics=["accuracy"])),
         lambda: fit(images, np.zeros((60, 8), np.int64)),
-        lambda: fit(class_weight={0: 2.0, np.int64(1): 3}),
+        lambda: fit(class_weight={0: 2.0, np.int64(1): 3, 2.0: 1}),
         lambda: fit(sample_weight=np.full(60, 1e30)),
         lambda: fit(x, np.full(60, 1e30), model=regression(optimizer="sgd"), epochs=0),
         lambda: fit(epochs=np.int64(1), batch_size=np.int32(8), shuffle=np.bool_(False)),
@@ -842,6 +858,15 @@ def test_accuracy_of_soft_targets_is_warned_of() -> None:
 def test_softmax_of_one_unit_is_warned_of() -> None:
     with pytest.warns(UserWarning, match="softmax of a single unit is always 1; use 'sigmoid'"):
         fit(x, y > 0, model=net(1, "softmax", BINARY))
+
+
+def test_the_summary_of_an_unbuilt_model_says_how_to_build_it() -> None:
+    lines: list[str] = []
+    nk.Sequential([Dense(3)]).summary(print_fn=lines.append)
+    assert lines[-1].endswith("give the first layer input_shape=, or call fit.")
+    lines.clear()
+    nk.Sequential([Dense(3, input_shape=(4,))]).summary(print_fn=lines.append)
+    assert lines[-1].startswith("Non-trainable params")
 
 
 def test_an_error_changes_nothing() -> None:

@@ -146,22 +146,27 @@ def as_array(name: str, given: Any) -> NDArray[Any]:
         raise ValueError(f"{name} must be an array, got {shown(given)}") from error
 
 
-def as_numbers(name: str, given: Any) -> NDArray[Any]:
-    """Return what is given as an array of real numbers, or raise TypeError, ValueError as `as_array` does."""
+def as_numbers(name: str, given: Any, instead_of_text: str = "") -> NDArray[Any]:
+    """Return what is given as an array of real numbers, or raise TypeError, ValueError as `as_array` does.
+
+    `instead_of_text`: what to do where it is text, for the end of the message.
+    """
     found = as_array(name, given)
     if found.dtype.kind in "buif":
         return found
+    text = next((one for one in found.reshape(-1)[:1000].tolist() if isinstance(one, (str, bytes))), None)
+    hint = ""
     if found.ndim == 0:
         got = shown(given)
-    elif found.dtype.kind in "US":
-        got = f"text such as {found.flat[0].item()!r}" if found.size else "text"
+    elif text is not None or found.dtype.kind in "US":
+        got = f"text such as {_brief(text)}" if text is not None else "text"
+        hint = f"; {instead_of_text}" if instead_of_text else ""
     else:
         got = f"dtype {found.dtype}"
-    hint = ""
-    if found.dtype.kind == "O" and found.ndim:
-        hint = f"; if all are numbers, give np.asarray({name}, float)"
-    elif found.dtype.kind == "c":
-        hint = f"; give {name}.real and {name}.imag side by side"
+        if found.dtype.kind == "O":
+            hint = f"; if all are numbers, give np.asarray({name}, float)"
+        elif found.dtype.kind == "c":
+            hint = f"; give {name}.real and {name}.imag side by side"
     raise TypeError(f"{name} must be an array of numbers, got {got}{hint}")
 
 

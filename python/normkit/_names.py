@@ -23,9 +23,9 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
     """
     import difflib  # needed by errors alone
 
-    if not isinstance(name, str) or len(name) > LONGEST:
-        return ""
     there_are = {other.lower(): other for other in names}
+    if not isinstance(name, str) or len(name) > LONGEST or name in there_are.values():
+        return ""
     close = difflib.get_close_matches(name.lower(), there_are)
     swapped = [other for other in close if sorted(other) == sorted(name.lower())]
     short = [other for other in there_are if name.lower() == "".join(word[:1] for word in other.split("_"))]

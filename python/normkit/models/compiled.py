@@ -133,8 +133,10 @@ class Compiled:
             return
         if output_shape[-1] == 1:
             wrong = (y != 0) & (y != 1)
+        elif isinstance(self.loss, RegressionLoss):
+            wrong = y != np.rint(y)
         else:
-            wrong = (y != np.rint(y)) & isinstance(self.loss, RegressionLoss)
+            return
         if not wrong.any():
             return
         text = (

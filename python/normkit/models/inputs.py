@@ -96,7 +96,7 @@ def _require_targets(x: Any, y: Any) -> None:
     hint = ""
     if isinstance(x, Dataset):
         hint = "; call fit(data.x_train, data.y_train)"
-    elif isinstance(x, (tuple, list)) and len(x) in (2, 3) and np.ndim(x[0]) > 0:
+    elif isinstance(x, (tuple, list)) and len(x) in (2, 3) and hasattr(x[0], "__len__"):
         hint = f"; x is a {type(x).__name__} of {len(x)}: call fit(x, y), not fit((x, y))"
     raise ValueError(f"y is missing: training and evaluation need targets{hint}")
 
@@ -134,7 +134,7 @@ def as_samples(
         return _as_dataset(compiled, x, y, sample_weight, class_weight)
     _require_targets(x, y)
     features = _as_features(x)
-    labels = _as_labels(y)
+    labels = as_numbers("y", y, "number the classes: classes, y = np.unique(y, return_inverse=True)")
     if labels.ndim == 0 or len(labels) != len(features):
         hint = ""
         if features.ndim == 1:
@@ -158,16 +158,6 @@ def as_samples(
     compiled.prepare_metrics(targets, output_shape)
     compiled.check_classes(targets, output_shape)
     return Samples(features, targets, weights)
-
-
-def _as_labels(y: Any) -> Array:
-    labels = as_array("y", y)
-    if labels.dtype.kind in "US" and labels.ndim:
-        raise TypeError(
-            f"y must be an array of numbers, got text such as {labels.flat[0].item()!r}; number the classes: "
-            "classes, y = np.unique(y, return_inverse=True)"
-        )
-    return as_numbers("y", labels if labels.ndim else y)
 
 
 def _targets(compiled: Compiled, labels: Array, output_shape: Shape, dtype: Any) -> Array:
@@ -215,8 +205,10 @@ def _as_dataset(
     dtype = compiled.network.layers[-1].dtype
 
     def weighted(x: Array, y: Array, weight: Array | None = None) -> tuple[Array, ...]:
-        if len(y) != len(x):
-            raise ValueError(f"x and y must have the same length in each batch, got {len(x)} and {len(y)}")
+        if y.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"x and y must have the same length in each batch, got shapes {x.shape} and {y.shape}"
+            )
         as_numbers("x", x)
         if x.shape[1:] != features.shape[1:]:
             raise ValueError(
@@ -267,8 +259,9 @@ def _class_weights(y: Array, class_weight: Mapping[int, float]) -> Array:
     """Weight of each sample's class; classes that are not named have weight 1."""
     if y.ndim > 1:
         y = y[:, 0] if y.shape[-1] == 1 else y.argmax(axis=-1)
-    for key, factor in class_weight.items():
-        if isinstance(key, bool) or not isinstance(key, (int, np.integer)):
+    given: Mapping[Any, Any] = class_weight
+    for key, factor in given.items():
+        if not isinstance(key, (int, float, np.number)) or not float(key).is_integer():
             raise TypeError(f"class_weight must have labels, which are integers, as keys, got {shown(key)}")
         if not math.isfinite(number(f"class_weight: the factor of class {key}", factor)):
             raise ValueError(f"class_weight: the factor of class {key} must be finite, got {factor}")
