@@ -115,6 +115,12 @@ def test_layers_that_no_memory_holds(call: Command) -> None:
     assert told == "--layers 999999999999,3: its weights need more memory than there is"
 
 
+@pytest.mark.parametrize("backup", ["run", "run/b", "./run/a/../b", "other/../run"])
+def test_a_backup_within_the_results(call: Command, backup: str) -> None:
+    told = f"--backup {Path(backup)} must be outside of --out run, which is to be a new folder"
+    assert one_line(call, *TRAIN, "--out", "run", "--backup", backup) == told
+
+
 def test_a_model_file_is_no_folder_for_results(call: Command) -> None:
     assert one_line(call, *TRAIN, "--out", "m.keras") == (
         "argument --out: expected the name of a folder, got 'm.keras'; train into a folder, then write the .keras with "

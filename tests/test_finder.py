@@ -19,7 +19,6 @@ def test_the_suggestion_trains_well(optimizer):
     model = classifier(optimizer=optimizer)
     found = find_learning_rate(model, x, y, batch_size=16)
     assert found.rates.shape == found.losses.shape
-    assert found.suggestion in found.rates
     model.optimizer.learning_rate = found.suggestion
     assert model.fit(x, y, batch_size=16, epochs=10, verbose=0).history["accuracy"][-1] > 0.9
 

@@ -202,7 +202,7 @@ def test_metrics_with_arguments_come_back_from_a_file(tmp_path):
         (lambda: AUC(curve="ROCK"), r"AUC: curve must be one of \('ROC', 'PR'\), got 'ROCK'"),
         (lambda: AUC(summation_method="left"), "AUC: summation_method must be one of"),
         (lambda: AUC(1), "AUC: num_thresholds must be at least 2 and at most 1000000, got 1"),
-        (lambda: AUC(10**11), "AUC: num_thresholds must be at least 2 and at most 1000000, got 100000000000"),
+        (lambda: AUC(10**9), "at least 2 and at most 1000000, got 1000000000"),
         (lambda: F1Score("mean"), "F1Score: average must be one of"),
         (lambda: metrics.FBetaScore(beta=0), "FBetaScore: beta must be above 0, got 0"),
         (lambda: F1Score(threshold=2), r"F1Score: threshold must be in \(0, 1\], got 2"),

@@ -153,6 +153,10 @@ def test_a_missing_package(
     ):
         model.save(path)
     assert path.read_bytes() == content
+    with pytest.raises(
+        ModuleNotFoundError, match=rf"{ending} is written by {package}, which is not installed"
+    ):
+        ModelCheckpoint(tmp_path / f"{{epoch}}{ending}", save_weights_only=ending == ".weights.h5")
     if ending == ".keras":
         with pytest.raises(
             ModuleNotFoundError, match=r"h5py, which is not installed: pip install 'normkit\["

@@ -15,6 +15,7 @@ __all__ = [
     "ONNX",
     "OURS",
     "WEIGHTS_ENDINGS",
+    "WRITTEN_BY",
     "a_file",
     "a_path",
     "ending_of",
@@ -26,6 +27,8 @@ OURS, KERAS, KERAS_WEIGHTS, ONNX = ".safetensors", ".keras", ".weights.h5", ".on
 # What a model, and what weights alone, can be written as.
 MODEL_ENDINGS = (OURS, KERAS, KERAS_WEIGHTS, ONNX)
 WEIGHTS_ENDINGS = (OURS, KERAS_WEIGHTS)
+# The package that writes a format, if one does.
+WRITTEN_BY = {KERAS: "h5py", KERAS_WEIGHTS: "h5py", ONNX: "onnx"}
 
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from normkit._checks import flag, positive_integer
-from normkit._paths import MODEL_ENDINGS, WEIGHTS_ENDINGS, a_path, ending_of
+from normkit._optional import optional
+from normkit._paths import MODEL_ENDINGS, WEIGHTS_ENDINGS, WRITTEN_BY, a_path, ending_of
 from normkit.callbacks.base import Callback, Logs
 from normkit.callbacks.monitor import MonitorCallback
 
@@ -67,6 +68,8 @@ class ModelCheckpoint(MonitorCallback):
     ValueError
         See `MonitorCallback`; if `filepath` is empty or has another ending, or `save_freq` is none of these; in training,
         if `filepath` names what the logs do not have.
+    ModuleNotFoundError
+        If the package that writes such files is missing.
     """
 
     writes = True
@@ -85,7 +88,9 @@ class ModelCheckpoint(MonitorCallback):
         super().__init__(monitor, mode, initial_value_threshold)
         self.filepath = str(a_path("ModelCheckpoint: filepath", filepath))
         if not self.filepath.endswith("}"):  # or else the logs decide
-            ending_of(Path(self.filepath), WEIGHTS_ENDINGS if save_weights_only else MODEL_ENDINGS)
+            ending = ending_of(Path(self.filepath), WEIGHTS_ENDINGS if save_weights_only else MODEL_ENDINGS)
+            if ending in WRITTEN_BY:  # known to be missing before the first epoch, not after it
+                optional(WRITTEN_BY[ending], f"{ending} is written by", "interchange")
         self.verbose = verbose
         self.save_best_only = flag(f"{type(self).__name__}: save_best_only", save_best_only)
         self.save_weights_only = flag(f"{type(self).__name__}: save_weights_only", save_weights_only)

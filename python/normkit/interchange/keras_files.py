@@ -113,7 +113,7 @@ def _compile(model: Sequential, config: Any, weights: bytes) -> None:
 
 def _read(content: bytes) -> tuple[Config, bytes]:
     if not zipfile.is_zipfile(io.BytesIO(content)):
-        raise ValueError("it is no zip archive")
+        raise ValueError("it is no zip archive (load_model opens files of normkit's own format as well)")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for name in (CONFIG, WEIGHTS):
             if name not in archive.namelist():

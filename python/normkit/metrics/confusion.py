@@ -21,11 +21,10 @@ __all__ = [
     "TruePositives",
 ]
 
-_MOST_THRESHOLDS = 1_000_000
-
 Array = NDArray[Any]
 Thresholds = float | Sequence[float] | None
 EPSILON = 1e-7
+_MOST_THRESHOLDS = 1_000_000
 
 
 class Confusion(Metric):
@@ -201,7 +200,7 @@ class AUC(Confusion):
 
     Parameters
     ----------
-    num_thresholds : int, default 200
+    num_thresholds : int, default 200; at most 1000000
         Evenly spaced points, at least 2.
     curve : {"ROC", "PR"}
         Recall over the false positive rate, or precision over recall.
@@ -238,7 +237,6 @@ class AUC(Confusion):
             raise ValueError(f"AUC: summation_method must be one of {self.METHODS}, got {summation_method!r}")
         self.num_thresholds = positive_integer("AUC: num_thresholds", num_thresholds)
         if not 2 <= self.num_thresholds <= _MOST_THRESHOLDS:
-            # The name of a metric comes from files too, and must not take all memory.
             raise ValueError(
                 f"AUC: num_thresholds must be at least 2 and at most {_MOST_THRESHOLDS}, got {num_thresholds}"
             )
