@@ -18,7 +18,7 @@ from normkit import _core
 pytestmark = pytest.mark.skipif(len(nk.isa.available()) < 2, reason="one instruction set alone")
 
 BEST, OTHER = nk.isa.available()[0], nk.isa.available()[-1]
-CALLS = 10
+CALLS = 6
 Operation = Callable[[int], list[bytes]]  # of the number of threads
 
 # A shape for each plan, long enough for a switch to fall into a call: op, shape, options of the forward pass.

@@ -452,8 +452,9 @@ void backward_by_columns(const BatchNormBackward<T>& given, bool training, int t
       sums.set_mean(channel, refine_mean(args.mean[channel], moments.moments(channel).mean));
   };
   const auto set = [&](Index channel, const GradientAffine<Real<T>>& gradient) {
-    if (!gradient_fits(args, channel, gradient)) {
-      careful_channel_gradients(args, channel, matrix.channel_offset(channel), matrix.channel_runs(), training);
+    const Index first = matrix.channel_offset(channel);
+    if (!gradient_fits(args, channel, gradient, first, matrix.channel_runs())) {
+      careful_channel_gradients(args, channel, first, matrix.channel_runs(), training);
       coefficients.leave_out(channel);
     } else if (!takes_x) {
       coefficients.set(channel, Affine<Real<T>>{0, gradient.dy_scale, 0});

@@ -234,9 +234,10 @@ void backward_by_runs(const BatchNormBackward<T>& given, bool training, int thre
     ChannelSums<T> total;
     for (Index piece = 0; piece < pieces.count(); ++piece) total.add(parts[piece * channels + channel]);
     const GradientAffine<Real<T>> gradient = channel_gradient(args, channel, means[channel], total);
-    if (!gradient_fits(args, channel, gradient)) {
+    const Index first = pieces.offset(channel, 0);
+    if (!gradient_fits(args, channel, gradient, first, pieces.whole())) {
       coefficients.set_done(channel);
-      careful_channel_gradients(args, channel, pieces.offset(channel, 0), pieces.whole(), training);
+      careful_channel_gradients(args, channel, first, pieces.whole(), training);
     } else if (takes_x) {
       coefficients.set(channel, training ? gradient : of_constants<T>(gradient));
     } else {

@@ -81,17 +81,25 @@ bool channel_fits(const BatchNormForward<T>& args, Index channel, const Moments<
   return channel_fits(args, channel);
 }
 
-// Whether sums of doubles have overflowed, which makes their second parts NaN: the mean and rstd are numbers then.
+// Whether a sum of doubles, all of which are finite as their mean and rstd are, has overflowed.
 template <class T>
-bool sums_overflow(double mean, double rstd, double sum) {
-  return is_double<T> && !std::isfinite(sum) && std::isfinite(mean) && std::isfinite(rstd);
+bool sum_overflows(double sum, double mean, double rstd, const T* dy, const T* x, Runs runs) {
+  if (!is_double<T> || std::isfinite(sum) || !std::isfinite(mean) || !std::isfinite(rstd)) return false;
+  bool finite = true;
+  each_element(runs, {}, [&](Index i, bool) {
+    finite = finite && std::isfinite(to_double(dy[i])) && std::isfinite(to_double(x[i]));
+  });
+  return finite;
 }
 
+// first: where the channel starts in dy and x
 template <class T>
-bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const GradientAffine<Real<T>>& gradient) {
+bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const GradientAffine<Real<T>>& gradient,
+                   Index first, Runs runs) {
   const double mean = args.mean[channel], rstd = args.rstd[channel];
   return !is_out_of_range<T>(rstd) && coefficient_fits<T>(gradient.scale) && coefficient_fits<T>(gradient.dy_center) &&
-         coefficient_fits<T>(gradient.dy_scale) && !sums_overflow<T>(mean, rstd, gradient.dy_center);
+         coefficient_fits<T>(gradient.dy_scale) &&
+         !sum_overflows(gradient.dy_center, mean, rstd, args.dy + first, args.x + first, runs);
 }
 
 template <class T>

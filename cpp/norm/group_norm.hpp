@@ -57,10 +57,13 @@ GradientAffine<Real<T>> group_gradient(Sum mean, double rstd_of_x, double count,
   return {center, rounded<R>(scale), rounded<R>(g / W(count) + scale * c), rounded<R>(rstd)};
 }
 
+// first: where the group starts in dy and x
 template <class T>
-bool group_gradient_fits(double mean, double rstd, const GradientAffine<Real<T>>& gradient) {
+bool group_gradient_fits(const GroupNormBackward<T>& args, Index group, const GradientAffine<Real<T>>& gradient,
+                         Index first, Runs runs) {
+  const double mean = args.mean[group], rstd = args.rstd[group];
   return !is_out_of_range<T>(rstd) && coefficient_fits<T>(gradient.scale) && coefficient_fits<T>(gradient.dy_center) &&
-         !sums_overflow<T>(mean, rstd, gradient.dy_center);
+         !sum_overflows(gradient.dy_center, mean, rstd, args.dy + first, args.x + first, runs);
 }
 
 // The coefficients of a group's channels; false where the group has to be computed in a wider type.

@@ -297,7 +297,7 @@ void group_norm_backward_by_columns(const GroupNormBackward<T>& args, int thread
     const double count = static_cast<double>(active_kernels().masks.count(chunks.runs(), where));
     const Sum mean{*means.at(image, 0, columns.begin), *means.at(image, 1, columns.begin)};
     const GradientAffine<R> gradient = group_gradient<T>(mean, args.rstd[group], count, g, gd);
-    done[group] = !group_gradient_fits<T>(args.mean[group], args.rstd[group], gradient);
+    done[group] = !group_gradient_fits(args, group, gradient, start, chunks.runs());
     if (done[group]) return careful_group_gradients(args, group, start, chunks.runs(), where, parameters);
     const R values[] = {gradient.center, gradient.scale, gradient.dy_center, gradient.dy_scale};
     const auto plane = [&](Index k) { return planes.at(image, k, columns.begin); };

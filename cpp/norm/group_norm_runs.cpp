@@ -178,7 +178,7 @@ void group_norm_backward_by_runs(const GroupNormBackward<T>& args, int threads) 
     const Where mask = pieces.mask(args.where, group);
     const double count = static_cast<double>(active_kernels().masks.count(pieces.runs(), mask));
     const GradientAffine<R> gradient = group_gradient<T>(means[group * per_group], args.rstd[group], count, g, gd);
-    done[group] = !group_gradient_fits<T>(args.mean[group], args.rstd[group], gradient);
+    done[group] = !group_gradient_fits(args, group, gradient, pieces.start(group), pieces.runs());
     if (done[group]) return careful_group_gradients(args, group, pieces.start(group), pieces.runs(), mask, parameters);
     const R values[] = {gradient.center, gradient.scale, gradient.dy_center, gradient.dy_scale};
     for (Index k = 0; k < 4; ++k) std::fill_n(planes.at(k, group * per_group), per_group, values[k]);

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "kernels/halves.hpp"
@@ -43,7 +45,11 @@ class Pair {
 
   // a·2^exponent, exactly unless it leaves the range of double.
   friend Pair scaled(const Pair& a, int exponent) {
-    return {std::scalbn(a.hi_, exponent), std::scalbn(a.lo_, exponent)};
+    if (exponent < -1000 || exponent > 1000) return {std::scalbn(a.hi_, exponent), std::scalbn(a.lo_, exponent)};
+    const std::uint64_t bits = static_cast<std::uint64_t>(1023 + exponent) << 52;
+    double factor;
+    std::memcpy(&factor, &bits, sizeof factor);
+    return {a.hi_ * factor, a.lo_ * factor};
   }
   // 1 / sqrt(a): Newton's step on the residual 1 − a·r².
   friend Pair reciprocal_root(const Pair& a) {

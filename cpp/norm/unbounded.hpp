@@ -12,11 +12,12 @@ class Unbounded {
   explicit Unbounded(const Pair& value) : Unbounded(value, 0) {}
 
   // What is beyond the range of double becomes infinite or 0.
-  explicit operator double() const { return std::scalbn(static_cast<double>(value_), exponent_); }
+  explicit operator double() const { return static_cast<double>(scaled(value_, exponent_)); }
   Sum sum() const { return scaled(value_, exponent_).sum(); }
 
   friend Unbounded operator-(const Unbounded& a) { return {-a.value_, a.exponent_}; }
   friend Unbounded operator+(const Unbounded& a, const Unbounded& b) {
+    if (a.exponent_ == b.exponent_) return {a.value_ + b.value_, a.exponent_};
     if (a.is_zero() || b.is_zero()) return a.is_zero() ? b : a;
     if (a.exponent_ < b.exponent_) return b + a;
     return {a.value_ + scaled(b.value_, b.exponent_ - a.exponent_), a.exponent_};
@@ -31,20 +32,22 @@ class Unbounded {
   Unbounded& operator+=(const Unbounded& b) { return *this = *this + b; }
 
   friend Unbounded reciprocal_root(const Unbounded& a) {
-    const int odd = a.exponent_ & 1;
-    return {reciprocal_root(scaled(a.value_, odd)), -(a.exponent_ - odd) / 2};
+    const int half = a.exponent_ / 2, odd = half % step;
+    return {scaled(reciprocal_root(a.value_), -odd), odd - half};
   }
 
  private:
-  // The first part of the value is kept between 1 and 2, unless it is 0 or not finite.
+  // Exponents are multiples of a large step, so that those of numbers of about one size are mostly the same. The value
+  // is between 2^−128 and 2^128, unless it is 0 or not finite.
+  static constexpr int step = 256;
   Unbounded(const Pair& value, int exponent) : value_(value), exponent_(exponent) {
-    const double size = std::fabs(static_cast<double>(value));
-    if (size == 0.0 || !std::isfinite(size)) {
-      exponent_ = 0;
-    } else if (const int shift = std::ilogb(size); shift != 0) {
-      value_ = scaled(value, -shift);
-      exponent_ += shift;
-    }
+    double size = std::fabs(static_cast<double>(value));
+    if ((size >= 0x1p-128 && size <= 0x1p128) || size == 0.0 || !std::isfinite(size)) return;
+    int by = 0;
+    for (; size > 0x1p128; size *= 0x1p-256) by += step;
+    for (; size < 0x1p-128; size *= 0x1p256) by -= step;
+    value_ = scaled(value, -by);
+    exponent_ += by;
   }
   bool is_zero() const { return static_cast<double>(value_) == 0.0; }
 
