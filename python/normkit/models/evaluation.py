@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from normkit._checks import positive_integer
+from normkit._numerics import default_float_mode
 from normkit.callbacks import Callback, CallbackList, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import MiniBatches
@@ -172,6 +173,7 @@ class Model(Network):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
+    @default_float_mode()
     def evaluate(
         self,
         x: Data,
@@ -199,6 +201,7 @@ class Model(Network):
         with self.distribution.guard(), self._listeners(verbose, callbacks, count) as listeners:
             return flattened(self.run_test(batches, listeners, count), return_dict)
 
+    @default_float_mode()
     def predict(
         self,
         x: Data,
@@ -254,6 +257,7 @@ class Model(Network):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
+    @default_float_mode()
     def test_on_batch(
         self,
         x: ArrayLike,
@@ -271,6 +275,7 @@ class Model(Network):
                 compiled.test_step(*batch)
             return flattened(compiled.logs(), return_dict)
 
+    @default_float_mode()
     def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for this batch in inference mode, an array of its own."""
         outputs = self(x, training=False)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from normkit._checks import finite, positive_integer
+from normkit._numerics import default_float_mode
 from normkit.data.minibatches import MiniBatches
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class LearningRates(NamedTuple):
     losses: NDArray[np.float64]
 
 
+@default_float_mode()
 def find_learning_rate(
     model: Sequential,
     x: ArrayLike,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from normkit._checks import float_dtype
+from normkit._numerics import default_float_mode
 from normkit.layers.base import ActivatedLayer, Layer, Shape, set_variables
 from normkit.layers.core import Input
 from normkit.layers.normalization import Normalization
@@ -203,6 +204,7 @@ class Network:
             else:
                 gradient = layer.backward(gradient, index > first)
 
+    @default_float_mode()
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for one batch."""
         self.shape_for(np.shape(x))

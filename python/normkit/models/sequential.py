@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 from numpy.typing import ArrayLike, NDArray
 
 from normkit._checks import positive_integer, whole
+from normkit._numerics import default_float_mode
 from normkit.callbacks import CallbackList, History, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import Last
@@ -66,6 +67,7 @@ class Sequential(Model):
         """Leave out the fit at work: a copy made by a callback is not training."""
         return {**vars(self), "_run": None}
 
+    @default_float_mode()
     def fit(
         self,
         x: Data,
@@ -246,6 +248,7 @@ class Sequential(Model):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
+    @default_float_mode()
     def train_on_batch(
         self,
         x: ArrayLike,
