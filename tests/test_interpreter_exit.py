@@ -213,9 +213,9 @@ x = np.random.default_rng(0).random((30000, 256), dtype=np.float32)
 calls = CALLS
 expected = {name: call().tobytes() for name, call in calls.items()}
 for index in range(15):
-    threading.Timer(0.003 * (index + 1), os.kill, (os.getpid(), signal.SIGINT)).start()
     deadline = time.monotonic() + 30
     try:
+        threading.Timer(0.003 * (index + 1), os.kill, (os.getpid(), signal.SIGINT)).start()
         while time.monotonic() < deadline:
             for name, call in calls.items():
                 assert call().tobytes() == expected[name], name

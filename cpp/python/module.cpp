@@ -7,9 +7,8 @@ namespace {
 // NumPy does not support several interpreters in a process, and neither does this module.
 bool is_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
 constexpr const char* only_main =
-    "normkit works in the main interpreter only, since NumPy does not support sub-interpreters; import it there, or "
-    "use "
-    "processes";
+    "normkit works in the main interpreter only, since NumPy does not support sub-interpreters; "
+    "import it there, or use processes";
 
 }  // namespace
 
