@@ -1,6 +1,7 @@
 #include "norm/pool.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <list>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include <unordered_map>
 
 #include "norm/control_group.hpp"
+#include "norm/environment.hpp"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -76,18 +78,14 @@ std::size_t usable_memory() {
 std::size_t limit_from_environment() {
   const char* text = std::getenv("NORMKIT_POOL");
   if (text == nullptr || *text == '\0') return usable_memory() / 8;
-  char* end = nullptr;
-  const double value = std::strtod(text, &end);
-  const std::string unit = end;
-  const double scale = unit.empty()  ? 1.0
-                       : unit == "K" ? 1024.0
-                       : unit == "M" ? 1048576.0
-                       : unit == "G" ? 1073741824.0
-                                     : 0;
-  if (end == text || scale == 0.0 || !(value >= 0.0 && value * scale < 1e18))
+  std::uint64_t bytes = 0;
+  if (!read_number(text, "KMGT", std::uint64_t{1} << 60, bytes))
     throw std::invalid_argument(
-        std::string("NORMKIT_POOL must be a number of bytes such as 0, 1048576, 512M or 2G, got '") + text + "'");
-  return static_cast<std::size_t>(value * scale);
+        "NORMKIT_POOL must be a number of bytes in digits, alone or followed by K, M, G or T, such as 0, 1048576, 512M "
+        "or "
+        "2G, and at most 1048576T, got " +
+        quoted(text));
+  return static_cast<std::size_t>(bytes);
 }
 
 class Pool {

@@ -1,7 +1,7 @@
 // Memory of results, recycled: the first touch of fresh memory costs ten times what the arithmetic on it does.
 //
 // A block that is given back waits for the next request of its size class. What waits is bounded by a share of the
-// machine's memory (NORMKIT_POOL sets the bound in bytes, with K, M or G; 0 turns the pool off); beyond it the block
+// machine's memory (NORMKIT_POOL sets the bound in bytes, with K, M, G or T; 0 turns the pool off); beyond it the block
 // that waited longest is released.
 #pragma once
 

@@ -28,34 +28,20 @@
 #endif
 
 #include "norm/control_group.hpp"
+#include "norm/environment.hpp"
+#include "norm/float_environment.hpp"
 
 namespace normkit {
 namespace {
 
-// Around the work of every member: it computes with the default rounding and denormals, whatever the caller's mode, and
-// leaves no trace.
-class FloatEnvironment {
- public:
+// What every member of a team does: it computes in the default mode, and its streaming stores come before its end.
+void work(TeamBody body, void* context, const Team& team) {
+  const FloatEnvironment environment;
+  body(context, team);
 #if defined(__x86_64__)
-  FloatEnvironment() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
-  ~FloatEnvironment() {
-    _mm_sfence();  // a member's streaming stores come before the end of its work
-    _mm_setcsr(saved_);
-  }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
-  FloatEnvironment() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" : : "r"(0UL));
-  }
-  ~FloatEnvironment() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  unsigned long saved_;
+  _mm_sfence();
 #endif
-};
+}
 
 std::atomic<int> requested_threads{0};
 std::atomic<bool> team_is_busy{false};
@@ -74,12 +60,12 @@ struct WatchForks {
 };
 const WatchForks watch_forks;
 
-int positive_number(const char* text, const char* name) {
-  char* end = nullptr;
-  const long value = std::strtol(text, &end, 10);
-  if (end == text || *end != '\0' || value < 1 || value > 1 << 20)
-    throw std::invalid_argument(std::string(name) + " must be a positive number of threads, got '" + text + "'");
-  return static_cast<int>(value);
+int threads_from_environment(const char* text) {
+  std::uint64_t threads = 0;
+  if (!read_number(text, "", most_threads, threads) || threads == 0)
+    throw std::invalid_argument("NORMKIT_NUM_THREADS must be a positive number of threads in digits, at most " +
+                                std::to_string(most_threads) + ", got " + quoted(text));
+  return static_cast<int>(threads);
 }
 
 #if defined(__linux__)
@@ -121,10 +107,12 @@ int num_threads() {
   if (forked) return 1;
   if (const int requested = requested_threads; requested > 0) return requested;
   if (const char* text = std::getenv("NORMKIT_NUM_THREADS"); text != nullptr && *text != '\0')
-    return positive_number(text, "NORMKIT_NUM_THREADS");
+    return threads_from_environment(text);
   const char* openmp = std::getenv("OMP_NUM_THREADS");
 #if defined(NORMKIT_THREADS_STD)
-  return openmp != nullptr && *openmp != '\0' ? positive_number(openmp, "OMP_NUM_THREADS") : usable_cores();
+  // The first of a list counts, and what is no number does not, as in OpenMP.
+  const long asked = openmp != nullptr ? std::strtol(openmp, nullptr, 10) : 0;
+  return asked > 0 && asked <= most_threads ? static_cast<int>(asked) : usable_cores();
 #else
   // Asked at every call: threadpoolctl and torch change it at run time.
   const int allowed = omp_get_max_threads();
@@ -183,8 +171,7 @@ void run_threads(int threads, TeamBody body, void* context) {
       std::unique_lock lock(start.mutex);
       start.known.wait(lock, [&] { return start.size > 0; });
     }
-    const FloatEnvironment environment;
-    body(context, Team{rank, start.size, &barrier});
+    work(body, context, Team{rank, start.size, &barrier});
   };
   std::vector<std::thread> others;
   others.reserve(static_cast<std::size_t>(threads - 1));
@@ -216,10 +203,7 @@ void Team::barrier() const {
 namespace {
 void run_threads(int threads, TeamBody body, void* context) {
 #pragma omp parallel num_threads(threads)
-  {
-    const FloatEnvironment environment;
-    body(context, Team{omp_get_thread_num(), omp_get_num_threads(), nullptr});
-  }
+  work(body, context, Team{omp_get_thread_num(), omp_get_num_threads(), nullptr});
 }
 bool inside_a_region() { return omp_in_parallel() != 0; }
 }  // namespace
@@ -229,8 +213,7 @@ bool inside_a_region() { return omp_in_parallel() != 0; }
 void run_team(int threads, TeamBody body, void* context) {
   bool idle = false;
   if (threads <= 1 || forked || inside_a_region() || !team_is_busy.compare_exchange_strong(idle, true)) {
-    const FloatEnvironment environment;
-    body(context, Team{0, 1, nullptr});
+    work(body, context, Team{0, 1, nullptr});
     return;
   }
   run_threads(threads, body, context);

@@ -50,6 +50,8 @@ void parallel(int threads, F&& body) {
       &work);
 }
 
+// A number of threads that is asked for is not larger than this.
+constexpr int most_threads = 1 << 20;
 // 0: back to the default.
 void set_num_threads(int threads);
 // set_num_threads, else NORMKIT_NUM_THREADS, else what OpenMP would use; never more than affinity and cgroup quota

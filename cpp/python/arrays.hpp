@@ -126,6 +126,19 @@ void with_type(Scalar scalar, F&& body) {
   }
 }
 
+// While it lives, this thread is without the GIL. If the interpreter ends meanwhile, the thread stops where it asks for
+// the GIL again (parking.cpp).
+class WithoutGil {
+ public:
+  WithoutGil() : thread_(PyEval_SaveThread()) {}
+  ~WithoutGil() { PyEval_RestoreThread(thread_); }
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* thread_;
+};
+
 // Runs body without the GIL when it is long enough for another Python thread to profit.
 template <class F>
 void without_gil(Index bytes, F&& body) {
@@ -133,7 +146,7 @@ void without_gil(Index bytes, F&& body) {
   if (bytes < worth_it) {
     body();
   } else {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     body();
   }
 }

@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "norm/dispatch.hpp"
+#include "norm/float_environment.hpp"
 #include "norm/machine.hpp"
 #include "norm/pool.hpp"
 #include "norm/threads.hpp"
@@ -26,6 +27,12 @@ py::dict build_config() {
   return config;
 }
 
+// Throws what is wrong with the numbers in environment variables.
+void check_environment() {
+  pool::usage();
+  num_threads();
+}
+
 void set_threads(const py::object& threads) { set_num_threads(checked_threads(Operation{"set_num_threads"}, threads)); }
 
 }  // namespace
@@ -34,6 +41,13 @@ void register_configuration(py::module_& module) {
   module.def("isa_available", available_isas);
   module.def("isa_active", [] { return std::string(active_kernels().isa); });
   module.def("isa_use", use_isa);
+  module.def("check_environment", check_environment);
+  module.def("enter_default_float_mode", [] {
+    const FloatMode mode = float_mode();
+    set_float_mode(default_float_mode);
+    return mode;
+  });
+  module.def("set_float_mode", set_float_mode);
   module.def("set_num_threads", set_threads);
   module.def("get_num_threads", num_threads);
   module.def("build_config", build_config);

@@ -11,6 +11,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "norm/float_environment.hpp"
+
 namespace normkit::python {
 
 namespace py = pybind11;
@@ -49,6 +51,7 @@ PyObject* entry(PyObject*, PyObject* const* given, Py_ssize_t count) noexcept {
     return nullptr;
   }
   try {
+    const FloatEnvironment environment;  // for what is computed before and after the work of a team
     return call<function>(function, given, decltype(indices(function)){}).release().ptr();
   } catch (py::error_already_set& error) {
     error.restore();

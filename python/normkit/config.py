@@ -12,11 +12,13 @@ from normkit import _core
 
 __all__ = ["empty_cache", "get_num_threads", "set_num_threads", "show_config"]
 
+_core.check_environment()  # so that a wrong number is told at import, not by the first large array
+
 
 def set_num_threads(num_threads: int | None) -> None:
     """Set how many threads the kernels use in this process; None goes back to the default.
 
-    The default is NORMKIT_NUM_THREADS, else what OpenMP would use (OMP_NUM_THREADS, or a limit set by
+    The default is NORMKIT_NUM_THREADS (digits alone), else what OpenMP would use (OMP_NUM_THREADS, or a limit set by
     threadpoolctl or torch), but never more than the cores this process may use by affinity and
     cgroup quota. The bits of a result do not depend on the number.
 
@@ -39,8 +41,8 @@ def empty_cache() -> None:
     Results of 64 KiB and more take their memory from a pool and give it back there when they end, because
     the first touch of fresh memory takes longer than the arithmetic. What the pool holds is at most an
     eighth of the machine's memory; the environment variable NORMKIT_POOL, read at
-    import, sets another bound (bytes, or 512M, 2G), and NORMKIT_POOL=0 turns the pool off. Arrays that
-    still exist are not touched.
+    import, sets another bound, and NORMKIT_POOL=0 turns the pool off. It takes digits, alone or followed by
+    K, M, G or T (1048576, 512M, 2G). Arrays that still exist are not touched.
     """
     _core.empty_cache()
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from normkit import losses
 from normkit._checks import positive_integer, shown
 from normkit._names import with_keyword_hints
+from normkit._numerics import default_float_mode
 from normkit.callbacks import Callback, CallbackList, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import MiniBatches
@@ -182,6 +183,7 @@ class Model(Network):
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
     @with_keyword_hints
+    @default_float_mode()
     def evaluate(
         self,
         x: Data,
@@ -210,6 +212,7 @@ class Model(Network):
             return flattened(self.run_test(batches, listeners, count), return_dict)
 
     @with_keyword_hints
+    @default_float_mode()
     def predict(
         self,
         x: Data,
@@ -266,6 +269,7 @@ class Model(Network):
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
     @with_keyword_hints
+    @default_float_mode()
     def test_on_batch(
         self,
         x: ArrayLike,
@@ -284,6 +288,7 @@ class Model(Network):
             return flattened(compiled.logs(), return_dict)
 
     @with_keyword_hints
+    @default_float_mode()
     def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for this batch in inference mode, an array of its own."""
         outputs = self(x, training=False)

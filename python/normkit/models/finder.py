@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from normkit._checks import finite, positive_integer, shown
 from normkit._names import with_keyword_hints
+from normkit._numerics import default_float_mode
 from normkit._repr import called
 from normkit.data.minibatches import MiniBatches
 
@@ -66,6 +67,7 @@ class LearningRateNotFound(ValueError):  # noqa: N818
 
 
 @with_keyword_hints
+@default_float_mode()
 def find_learning_rate(
     model: Sequential,
     x: ArrayLike,

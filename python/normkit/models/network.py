@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from normkit._checks import as_numbers, batch_shape, float_dtype, integer, positive_integer, shown
 from normkit._names import choices
+from normkit._numerics import default_float_mode
 from normkit._random import new_generator
 from normkit._repr import Described
 from normkit.layers.base import ActivatedLayer, Layer, Shape, set_variables
@@ -246,6 +247,7 @@ class Network(Described):
             else:
                 gradient = layer.backward(gradient, index > first)
 
+    @default_float_mode()
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for one batch."""
         batch = as_numbers("x", x)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from normkit._checks import flag, number, positive_integer, whole
 from normkit._names import with_keyword_hints
+from normkit._numerics import default_float_mode
 from normkit.callbacks import CallbackList, History, ProgbarLogger
 from normkit.callbacks.progress import check_verbose
 from normkit.data.minibatches import Last
@@ -70,6 +71,7 @@ class Sequential(Model):
         return {**vars(self), "_run": None}
 
     @with_keyword_hints
+    @default_float_mode()
     def fit(
         self,
         x: Data,
@@ -254,6 +256,7 @@ class Sequential(Model):
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
     @with_keyword_hints
+    @default_float_mode()
     def train_on_batch(
         self,
         x: ArrayLike,
