@@ -24,6 +24,7 @@ __all__ = [
 Array = NDArray[Any]
 Thresholds = float | Sequence[float] | None
 EPSILON = 1e-7
+_MOST_THRESHOLDS = 1_000_000
 
 
 class Confusion(Metric):
@@ -187,7 +188,7 @@ class AUC(Confusion):
 
     Parameters
     ----------
-    num_thresholds : int, default 200
+    num_thresholds : int, default 200; at most 1000000
         Evenly spaced points, at least 2.
     curve : {"ROC", "PR"}
         Recall over the false positive rate, or precision over recall.
@@ -223,8 +224,10 @@ class AUC(Confusion):
         if summation_method not in self.METHODS:
             raise ValueError(f"AUC: summation_method must be one of {self.METHODS}, got {summation_method!r}")
         self.num_thresholds = positive_integer("AUC: num_thresholds", num_thresholds)
-        if self.num_thresholds < 2:
-            raise ValueError(f"AUC: num_thresholds must be at least 2, got {num_thresholds}")
+        if not 2 <= self.num_thresholds <= _MOST_THRESHOLDS:
+            raise ValueError(
+                f"AUC: num_thresholds must be at least 2 and at most {_MOST_THRESHOLDS}, got {num_thresholds}"
+            )
         super().__init__(thresholds, name="auc" if name is None else name)
         self.curve, self.summation_method, self.from_logits = curve, summation_method, from_logits
         inner = (
