@@ -1,14 +1,17 @@
-"""Damaged and foreign model files: each is a ValueError of one line, and nothing in them is executed."""
+"""Damaged and foreign files: each is a ValueError of one line that names it, and nothing in them is executed."""
 
 import json
 import math
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from normkit.layers import Dense, Input
 from normkit.models import Sequential, archive, load_model, safetensors
+from normkit.models.states import check_alike
 from trainer_support import assert_same_weights, saved
 
 
@@ -184,3 +187,86 @@ def test_other_files(tmp_path):
     refused(tmp_path, "Is a directory")
     with pytest.raises(FileNotFoundError):
         load_model(tmp_path / "missing.safetensors")
+
+
+def callback_state(name, **changed):
+    def change(config):
+        for kept in config["progress"]["callbacks"]:
+            if kept["class_name"] == name:
+                kept["state"].update(changed)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["progress"].update(epoch="1"), "epoch must be an integer, 0 or more, got '1'"),
+        (lambda c: c["progress"].update(batch=0.5), "batch must be an integer, 0 or more, got 0.5"),
+        (lambda c: c["progress"]["metrics"].update(loss={}), "metrics/loss has no 'total'"),
+        (lambda c: c["progress"]["metrics"]["loss"].update(total="1"), "metrics/loss/total must be a number, got text"),
+        (lambda c: c["progress"]["metrics"]["accuracy"].update(count=[]), "metrics/accuracy/count must be a number, got a list"),
+        (lambda c: c["progress"].update(callbacks=[5]), "cannot be read as a normkit model"),
+        (callback_state("EarlyStopping", wait={"a": 1}), "EarlyStopping/wait must be a number, got a dict"),
+        (callback_state("EarlyStopping", best="low"), "could not convert string to float: 'low'"),
+        (callback_state("EarlyStopping", best_weights=[{"array": "weights/0/bias"}]), "the best weights of EarlyStopping have the shapes"),
+        (callback_state("ReduceLROnPlateau", best=[]), "cannot be read as a normkit model"),
+        (callback_state("History", history=[1]), "cannot be read as a normkit model"),
+        (callback_state("History", epoch=5), "cannot be read as a normkit model|History/epoch must be a list"),
+    ],
+)  # fmt: skip
+def test_crafted_backups(tmp_path, change, message):
+    path = tmp_path / "file.backup"
+    damaged_formats.write_backup(path)
+    rewritten(path, change)
+    latest = tmp_path / "backup" / "latest.safetensors"
+    path.replace(latest)
+    model = damaged_formats.model()
+    callbacks = damaged_formats.callbacks(latest.parent)
+    with pytest.raises(ValueError, match=message) as error:
+        model.fit(
+            damaged_formats.X, damaged_formats.Y, epochs=3, batch_size=20, verbose=0, callbacks=callbacks
+        )
+    assert str(error.value).startswith(f"{latest}: cannot be read as a normkit model: ")
+
+
+def test_states_that_are_alike():
+    check_alike("x", {"a": 1, "b": np.ones(3), "more": "y"}, {"a": 0.5, "b": np.zeros(3)})
+    check_alike("x", {"a": np.ones(3), "b": 1.0, "c": [1, 2, 3]}, {"a": 0, "b": None, "c": []})
+    for theirs, ours, text in (
+        ({}, {"a": 1}, "x has no 'a'"),
+        ([1, "b"], [1], "x/1 must be a number, got text"),
+        (np.ones(3), np.ones(4), r"x must be an array of shape \(4,\), got an array of shape \(3,\)"),
+        (1, {"a": 1}, "x must be a dict, got a number"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            check_alike("x", theirs, ours)
+
+
+damaged_formats = None if sys.platform == "win32" else pytest.importorskip("damaged_formats")
+GROUPS = {
+    "models": ("model", "crafted", "weights", "backup"),
+    "foreign": ("keras", "keras_weights", "torch"),
+    "flat": ("csv", "npy", "npz", "idx", "gz"),
+    "arrow": ("arrow", "feather"),
+    "parquet": ("parquet", "pq"),
+    "hdf5": ("h5", "hdf5", "h5new"),
+}
+
+
+@pytest.mark.skipif(damaged_formats is None, reason="limits of memory are those of POSIX")
+@pytest.mark.parametrize("group", GROUPS)
+def test_damaged_files_of_every_format(tmp_path, group):
+    """In a process of their own, which a reader may end. For thousands of cases, call the program by hand."""
+    count = "36" if group == "parquet" else "60"
+    command = [sys.executable, damaged_formats.__file__, str(tmp_path), "0", count, *GROUPS[group]]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    at_work = tmp_path / "case"
+    assert run.returncode == 0, (
+        f"ended by {at_work.read_text() if at_work.exists() else group}: {run.stderr[-2000:]}"
+    )
+    assert run.stdout == ""
+
+
+def test_all_formats_are_in_a_group():
+    assert sorted(name for group in GROUPS.values() for name in group) == sorted(damaged_formats.FORMATS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -318,3 +319,80 @@ def test_fork_while_the_thread_reads(tmp_path):
     print("ok")
     """
     assert output_of(code, timeout=100) == "ok"
+
+
+OFFSETS = {"huge": 2**30, "negative": -5, "most": 2**31 - 1, "less": 0}
+
+
+@pytest.mark.parametrize("kind", ["list_", "large_list"])
+def test_offsets_that_point_elsewhere(tmp_path, kind):
+    """In a process of its own: Arrow believes offsets, and a wrong one was its end."""
+    values = pa.array(np.arange(300, dtype=np.float32))
+    width = "i4" if kind == "list_" else "i8"
+    cases = []
+    for name, offset in OFFSETS.items():
+        for place in (1, 50, 100):
+            offsets = np.arange(0, 303, 3, dtype=width)
+            content = offsets.tobytes()
+            path = tmp_path / f"{name}{place}.arrow"
+            arrays = pa.Array.from_buffers(
+                getattr(pa, kind)(pa.float32()), 100, [None, pa.py_buffer(content)], children=[values]
+            )
+            one = pa.table({"x": arrays, "y": np.arange(100)})
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, one.schema) as writer:
+                writer.write_table(one)
+            whole = path.read_bytes()
+            assert content in whole
+            offsets[place] = offset
+            path.write_bytes(whole.replace(content, offsets.tobytes()))
+            cases.append(str(path))
+    code = f"""
+    import warnings
+    from normkit.data import ArrowFiles, MiniBatches
+    warnings.simplefilter("ignore")
+    for path in {cases!r}:
+        for options in ({{}}, {{"on_bad": "skip"}}, {{"shuffle": False}}):
+            try:
+                rows = sum(len(x) for x, y in MiniBatches(ArrowFiles(path, x="x", y="y"), **options))
+            except ValueError as error:
+                assert str(error).startswith(path + ": "), error
+                assert "\\n" not in str(error), error
+            else:
+                assert options == {{"on_bad": "skip"}} and rows == 0, (path, options, rows)
+    print("ok")
+    """
+    assert output_of(code) == "ok"
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_damaged_lists_name_the_file(tmp_path, name):
+    """Also while it is opened, when the first list is read for its length."""
+    path = tmp_path / name
+    data = pa.table({"x": lists(100), "y": np.arange(100)})
+    (parquet if name == "t.parquet" else arrow)(
+        path, data, **({"compression": "zstd"} if name == "t.parquet" else {})
+    )
+    good = path.read_bytes()
+    for place in range(8, len(good) - 8, 61):
+        path.write_bytes(good[:place] + bytes(16) + good[place + 16 :])
+        for options in ({}, {"on_bad": "skip", "allow_nonfinite": True}):
+            try:
+                with warnings.catch_warnings(action="ignore", category=BadDataWarning):
+                    list(MiniBatches(ArrowFiles(path, x="x", y="y"), prefetch=0, **options))
+            except ValueError as error:
+                assert str(error).startswith(f"{path}: ")  # noqa: PT017
+                assert f"{path}: {path}: " not in str(error)  # noqa: PT017
+
+
+def test_a_damaged_first_list_is_one_row_group_lost(tmp_path):
+    path = parquet(
+        tmp_path / "t.parquet", pa.table({"x": lists(100), "row": np.arange(100)}), compression="none"
+    )
+    content = bytearray(path.read_bytes())
+    content[4:40] = bytes(36)  # the first page of the first list
+    path.write_bytes(content)
+    batches = MiniBatches(ArrowFiles(path, x="x", y="row"), on_bad="skip", shuffle=False)
+    with pytest.warns(
+        BadDataWarning, match=r"skipped 9 bad rows \(1 faults\): .*row group 0 \(from 0\) cannot be read"
+    ):
+        assert np.concatenate([y for _, y in batches]).tolist() == list(range(9, 100))

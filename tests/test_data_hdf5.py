@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import h5py
 import numpy as np
@@ -170,3 +171,107 @@ def test_fork_while_the_thread_reads(tmp_path):
     print("ok")
     """
     assert output_of(code, timeout=100) == "ok"
+
+
+def elsewhere(folder):
+    """A file whose datasets have their values in others, which must not be opened."""
+    other = write(folder / "other.h5")
+    (folder / "raw").write_bytes(X.tobytes())
+    path = folder / "t.h5"
+    with h5py.File(path, "w") as file:
+        file["here"] = X
+        file["soft"], file["hard"] = h5py.SoftLink("/here"), file["here"]
+        file["group/here"] = h5py.SoftLink("there")
+        file["group/there"] = X
+        file["group/absolute"] = h5py.SoftLink("/soft")
+        file["link"] = h5py.ExternalLink(other.name, "/x")
+        file["root"] = h5py.ExternalLink(other.name, "/")
+        file["soft_to_link"] = h5py.SoftLink("/link")
+        file["soft_into_link"] = h5py.SoftLink("/root/x")
+        file["group/up"] = h5py.SoftLink("/link")
+        file["circle"], file["back"] = h5py.SoftLink("/back"), h5py.SoftLink("/circle")
+        file["dangling"] = h5py.SoftLink("/nothing")
+        file.create_dataset("raw", X.shape, X.dtype, external=[("raw", 0, X.nbytes)])
+        layout = h5py.VirtualLayout(X.shape, X.dtype)
+        layout[:] = h5py.VirtualSource(other, "x", X.shape)
+        file.create_virtual_dataset("virtual", layout)
+        within = h5py.VirtualLayout(X.shape, X.dtype)
+        within[:] = h5py.VirtualSource(".", "here", X.shape)
+        file.create_virtual_dataset("within", within)
+    return path
+
+
+@pytest.mark.parametrize("name", ["here", "soft", "hard", "/soft", "./here", "group/absolute", "group/here"])
+def test_links_within_the_file_are_followed(tmp_path, name):
+    (x,) = next(iter(MiniBatches(Hdf5File(elsewhere(tmp_path), name), batch_size=100, shuffle=False)))
+    np.testing.assert_array_equal(x, X)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("link", "'/link' is a link into another file, which is not opened"),
+        ("root/x", "'/root' is a link into another file, which is not opened"),
+        ("soft_to_link", "'/link' is a link into another file"),
+        ("soft_into_link", "'/root' is a link into another file"),
+        ("group/up", "'/link' is a link into another file"),
+        ("raw", "'raw' has its values in other files, which are not opened; copy them into this file"),
+        ("virtual", "'virtual' has its values in other files"),
+        ("within", "'within' has its values in other files"),
+        ("circle", "is a link that is not followed: there are too many before it"),
+        ("dangling", "has no dataset 'dangling'"),
+        ("link/x", "'/link' is a link into another file"),
+        ("here/x", "has no dataset 'here/x'"),
+    ],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_what_lies_in_other_files_is_refused(tmp_path, name, message, there):
+    path = elsewhere(tmp_path)
+    if not there:  # nothing may be opened, so it makes no difference
+        (tmp_path / "other.h5").unlink()
+        (tmp_path / "raw").unlink()
+    said = failure(Hdf5File, path, name)
+    assert said.startswith(f"{path}: ")
+    assert message in said
+
+
+def test_links_are_looked_at_for_each_block(tmp_path):
+    path = elsewhere(tmp_path)
+    source = Hdf5File(path, "here")
+    with h5py.File(path, "a") as file:
+        del file["here"]
+        file["here"] = h5py.ExternalLink("other.h5", "/x")
+    assert "is a link into another file" in failure(list, MiniBatches(source, prefetch=0))
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (16, 3, 2)}, {"chunks": (16, 3, 2), "libver": "latest"}])
+def test_every_word_of_a_file_overwritten(tmp_path, options):
+    """Whatever HDF5 says, it becomes a ValueError that names the file; also where bad rows are skipped."""
+    options = dict(options)
+    path = tmp_path / "t.h5"
+    with h5py.File(path, "w", libver=options.pop("libver", None)) as file:
+        file.create_dataset("x", data=X, **options)
+    good = path.read_bytes()
+    start = good.find(X[:16].tobytes()[:64])
+    assert start > 0
+    for place in (*range(0, min(start, 4096), 8), *range(start + X.nbytes, len(good), 8)):
+        path.write_bytes(good[:place] + b"\xff" * 8 + good[place + 8 :])
+        try:
+            with warnings.catch_warnings(action="ignore", category=BadDataWarning):
+                list(MiniBatches(Hdf5File(path, "x"), on_bad="skip", prefetch=0))
+            list(MiniBatches(Hdf5File(path, "x"), prefetch=0))
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_a_damaged_chunk_of_an_open_file(tmp_path):
+    path = write(tmp_path / "t.h5", chunks=(10, 3, 2), fletcher32=True)
+    with h5py.File(path, "r") as file:
+        offset = file["x"].id.get_chunk_info(3).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0xFF
+    path.write_bytes(content)
+    with h5py.File(path, "r") as file:
+        said = failure(list, MiniBatches(file["x"], shuffle=False, shuffle_buffer=10))
+        assert said.startswith(f"{path}: /x: rows 0 to 99 (from 0) cannot be read: ")

@@ -87,4 +87,4 @@ class MonitorCallback(Callback):
 
     def set_state(self, state: Any) -> None:
         """See `Callback.set_state`."""
-        self.best = state["best"]
+        self.best = None if state["best"] is None else float(state["best"])

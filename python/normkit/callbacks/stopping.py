@@ -133,6 +133,13 @@ class EarlyStopping(MonitorCallback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
         super().set_state(state)
+        shapes, ours = (
+            [w.shape for w in weights or ()] for weights in (state["best_weights"], self.model.weights)
+        )
+        if shapes and shapes != ours:
+            raise ValueError(
+                f"the best weights of EarlyStopping have the shapes {shapes}, the model's {ours}"
+            )
         self.wait, self.best_epoch = state["wait"], state["best_epoch"]
         self.best_weights, self._best_states = state["best_weights"], state["best_states"]
 

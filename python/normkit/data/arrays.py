@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from normkit._checks import as_array
-from normkit.data.source import Array, Block, Function, Source, converted
+from normkit._reading import FAULTS, reason
+from normkit.data.source import Array, Block, Fault, Function, Source, converted
 
 __all__ = ["Arrays", "Sliced", "as_source", "described_position", "native"]
 
@@ -82,13 +83,21 @@ class Sliced(Source):
         return f"{_name(self._array)}: row {row} (from 0){described_position(position)}"
 
     def read(self, start: int, stop: int) -> Block:
-        """Return what slicing gives."""
-        part = np.asarray(self._array[start:stop])
+        """Return what slicing gives; rows that cannot be read are a fault."""
+        try:
+            part = np.asarray(self._array[start:stop])
+        except FAULTS as error:
+            rows = f"rows {start} to {stop - 1} (from 0)"
+            lost = Fault(f"{_name(self._array)}: {rows} cannot be read: {reason(error)}", stop - start)
+            return Block(self.empty, np.empty(0, np.int64), (lost,))
         return Block.of(start, part.astype(native(part.dtype), copy=False))
 
 
 def _name(array: Any) -> str:
-    return str(getattr(array, "name", "") or type(array).__name__)
+    """Return what an array calls itself, after its file if it has one, as datasets of h5py have."""
+    name = str(getattr(array, "name", "") or type(array).__name__)
+    file = getattr(getattr(array, "file", None), "filename", None)
+    return f"{file}: {name}" if file else name
 
 
 def as_source(given: Sequence[Any]) -> list[Source]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from normkit._checks import number, whole
 from normkit._repr import called
+from normkit.data.source import wrong_label
 
 __all__ = [
     "MAX_CLASSES",
@@ -129,10 +130,7 @@ def as_labels(where: str, y: NDArray[Any], rows: int) -> NDArray[np.int64]:
     if rows == 0 or y.dtype.kind not in "buif":
         raise ValueError(f"{where} labels must be whole numbers, at least one; got {rows} of type {y.dtype}")
     y = y.reshape(rows)
-    good = (y >= 0) & (y < MAX_CLASSES) & (y == np.floor(y))
-    if not good.all():
-        row = int(np.argmin(good))
-        raise ValueError(
-            f"{where} labels must be whole numbers from 0 to {MAX_CLASSES - 1}, got {y[row]:.15g} in row {row} (from 0)"
-        )
+    if (wrong := wrong_label(y, MAX_CLASSES)) is not None:
+        row, text = wrong
+        raise ValueError(f"{where} {text} in row {row} (from 0)")
     return y.astype(np.int64)

@@ -7,6 +7,7 @@ and whatever is wrong with a file is a ValueError of one line that starts with i
 from __future__ import annotations
 
 import errno
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from normkit._names import with_keyword_hints
 from normkit._paths import a_file, a_path
+from normkit._reading import check_promise, refusing
 from normkit.data.dataset import Dataset, as_labels, assemble, divided, split
 from normkit.data.idx import read_idx
 from normkit.data.tables import read_table
@@ -34,6 +36,7 @@ __all__ = [
 
 DIGITS = "digits"
 DIGITS_MAX = 16.0
+_NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 LABEL_NAMES = ("label", "target", "class")
 
 
@@ -157,7 +160,7 @@ def load_npz(path: str | os.PathLike[str], divisor: float | None = None) -> Data
     """Load an ``.npz`` in the layout of Keras's ``mnist.npz``: x_train, y_train, x_test, y_test.
 
     x has shape (rows, ...), and is divided by `divisor`; without one by 255 if it is uint8. y has shape (rows,)
-    or (rows, 1). Pickled objects are refused.
+    or (rows, 1). Arrays are stored or compressed by deflate, as NumPy writes them. Pickled objects are refused.
 
     Raises
     ------
@@ -165,29 +168,56 @@ def load_npz(path: str | os.PathLike[str], divisor: float | None = None) -> Data
         If the archive is damaged, lacks an array, or if its arrays do not belong together.
     """
     path = a_file(a_path("load_npz: path", path))
-    with path.open("rb") as file:
-        try:
-            arrays = _read_npz(file)
-        except Exception as error:  # NumPy and zipfile raise all kinds on foreign bytes
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"{path}: not a usable .npz archive: {reason}") from error
+    with refusing(path, "not a usable .npz archive"), path.open("rb") as file:
+        arrays = _read_npz(file)
     return assemble(path, path.stem, divisor, *arrays)
 
 
 def _read_npz(file: IO[bytes]) -> list[NDArray[Any]]:
     if not zipfile.is_zipfile(file):
         raise ValueError("no zip archive")
-    file.seek(0)
-    archive = np.load(file, allow_pickle=False)
-    wanted = Dataset._fields[:4]
-    missing = [name for name in wanted if name not in archive]
-    if missing:
-        raise ValueError(f"it has no {', '.join(missing)}, but {', '.join(archive) or 'nothing'}")
-    arrays = [archive[name] for name in wanted]
-    raw = [name for name, array in zip(wanted, arrays, strict=True) if not isinstance(array, np.ndarray)]
-    if raw:
-        raise ValueError(f"its {', '.join(raw)} must be NumPy arrays, not other files")
-    return arrays
+    held = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        wanted = Dataset._fields[:4]
+        missing = [name for name in wanted if name not in members]
+        if missing:
+            raise ValueError(f"it has no {', '.join(missing)}, but {', '.join(members) or 'nothing'}")
+        for name in wanted:
+            # Others have no limit to what a few bytes become.
+            if members[name].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(
+                    f"its {name} is compressed; of compressed ones only those by deflate are read"
+                )
+        raw = [name for name in wanted if not _is_npy(archive, members[name])]
+        if raw:
+            raise ValueError(f"its {', '.join(raw)} must be NumPy arrays, not other files")
+        check_promise("it", sum(members[name].file_size for name in wanted), held)
+        return [_read_member(archive, members[name]) for name in wanted]
+
+
+def _is_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    with archive.open(member) as stream:
+        return member.filename.endswith(".npy") and stream.read(6) == np.lib.format.MAGIC_PREFIX
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """Read an array whose own header promises what the table of the archive says that it takes, and no more."""
+    name = member.filename
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in _NPY_HEADERS:
+            raise ValueError(
+                f"{name} has version {version} of the format, which is not for arrays of numbers"
+            )
+        shape, fortran, dtype = _NPY_HEADERS[version](stream)
+        if dtype.hasobject:
+            raise ValueError(f"{name} has Python objects, which are never unpickled")
+        promised, held = math.prod(shape) * dtype.itemsize, member.file_size - stream.tell()
+        if promised != held:
+            raise ValueError(f"{name} promises {promised} bytes of shape {shape}, and holds {held}")
+        array = np.frombuffer(stream.read(), dtype)
+    return array.reshape(shape, order="F" if fortran else "C")
 
 
 def load_csv(

@@ -14,9 +14,20 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._checks import positive_integer
 from normkit._repr import ArrayLikeness, Described
 
-__all__ = ["Array", "Block", "Fault", "Function", "Source", "block_edges", "converted", "row_bytes"]
+__all__ = [
+    "Array",
+    "Block",
+    "Fault",
+    "Function",
+    "Source",
+    "block_edges",
+    "converted",
+    "row_bytes",
+    "wrong_label",
+]
 
 Array = NDArray[Any]
 Function = Callable[..., Any]
@@ -128,8 +139,12 @@ class Source(Described, ABC):
         return _Mapped(self, function, array)
 
     def labels(self, num_classes: int, array: int = -1) -> Source:
-        """Return these rows with one array as labels: int64, from 0 to num_classes − 1, or the row is bad."""
-        return self.map(partial(_labels, num_classes), array)
+        """Return these rows with one array as labels: int64, from 0 to num_classes − 1, or the row is bad.
+
+        A label is bad too if its type cannot tell it from its neighbours, and may have rounded it: from 2^53 on in
+        float64 (and in integers, which others make floats of), from 2^24 on in float32.
+        """
+        return self.map(partial(_labels, positive_integer("labels: num_classes", num_classes)), array)
 
     def part(self, start: int, stop: int) -> Source:
         """Return the rows from start up to, and without, stop, as a source."""
@@ -253,9 +268,25 @@ def _labels(num_classes: int, y: Array) -> Array:
         raise TypeError(
             f"labels must be whole numbers, one per row, got rows of shape {y.shape[1:]}, type {y.dtype}"
         )
-    bad = ~((y >= 0) & (y < num_classes) & (y == np.floor(y)))
-    if bad.any():
-        raise ValueError(
-            f"labels must be whole numbers from 0 to {num_classes - 1}, got {y[np.argmax(bad)]:.15g}"
-        )
+    if (wrong := wrong_label(y, num_classes)) is not None:
+        raise ValueError(wrong[1])
     return y.astype(np.int64)
+
+
+def wrong_label(y: Array, num_classes: int) -> tuple[int, str] | None:
+    """Return the first row of real numbers, shape (rows,), that is no label from 0 to num_classes − 1, and why."""
+    is_float = y.dtype.kind == "f"
+    exact = 2 ** min(53, np.finfo(y.dtype).nmant + 1 if is_float else 53)
+    bad = ~((y >= 0) & (y < min(num_classes, exact)))
+    if is_float:
+        bad |= y != np.floor(y)
+    if not bad.any():
+        return None
+    row = int(np.argmax(bad))
+    value = y[row].item()
+    text = (
+        f"{value:.15g}" if is_float and not (abs(value) < 1e17 and value == int(value)) else f"{int(value)}"
+    )
+    if exact <= value < num_classes:
+        return row, f"labels must be less than {exact}, up to which {y.dtype} is exact, got {text}"
+    return row, f"labels must be whole numbers from 0 to {num_classes - 1}, got {text}"

@@ -194,6 +194,10 @@ def _difference(parts: Sequence[Array], first: Sequence[Array]) -> str:
             return f"has rows of shape {part.shape[1:]}, the first item {other.shape[1:]}"
         if not np.can_cast(part.dtype, other.dtype, "same_kind"):
             return f"is of type {part.dtype}, the first item {other.dtype}"
+        if part.size and other.dtype.kind in "iu" and not np.can_cast(part.dtype, other.dtype):
+            limits = np.iinfo(other.dtype)
+            if part.min() < limits.min or part.max() > limits.max:  # would become another number
+                return f"has values that {other.dtype}, the type of the first item, does not hold"
     return ""
 
 

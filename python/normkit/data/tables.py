@@ -22,6 +22,9 @@ _MARK = "\ufeff".encode()  # that the file is UTF-8, which some programs write a
 _CHUNK = 1 << 20
 _LONGEST_LINE = 64 << 20
 _STRIDE = 64  # rows from one position that is remembered to the next
+# Decimal notation in ASCII, and what is not finite as C writes it. Python's float takes digits of all scripts, and 1_000.
+_NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity|nan)\s*", re.ASCII | re.IGNORECASE)
+_PLAIN = bytes([*range(32, 127), *b"\t\r\n"])  # in which NumPy takes for numbers just what `_NUMBER` does
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -61,7 +64,7 @@ class Table:
             raise ValueError(f"{path}: not a table in CSV ({error})") from error
         cells = [cell.strip() for cell in first]
         named = not {cell.lower() for cell in cells}.isdisjoint(header_names)
-        self.header = cells if named or all(_number(cell) is None for cell in first) else []
+        self.header = cells if named or all(map(_is_name, cells)) else []
         self.columns = len(first)
         self._stamp = self._stat()
         self._rows, self._offsets, self._lines = self._scan(lines if self.header else 0)
@@ -135,6 +138,8 @@ class Table:
         rows = min(last * _STRIDE, self._rows) - first * _STRIDE
         wanted = slice(start - first * _STRIDE, stop - first * _STRIDE)
         try:
+            if data.translate(None, _PLAIN):
+                raise ValueError("to be read by cell")
             text = io.StringIO(data.decode(), newline="")
             cells = np.loadtxt(text, comments=None, delimiter=",", quotechar='"', ndmin=2)
             if cells.shape == (rows, self.columns) and (not finite or (np.abs(cells) <= _FLOAT32_MAX).all()):
@@ -209,8 +214,10 @@ def read_table(path: Path, header_names: Collection[str]) -> tuple[list[str], ND
         If there is no row, or a cell is not a finite number, or lines differ in length.
     """
     table = Table(path, header_names)
-    cells = np.empty((len(table), table.columns))
     edges = table.edges(max(1, _CHUNK // table.columns)).tolist()
+    # A cell takes two bytes of the file. If there are fewer some line is short, and is named before the array is filled.
+    fits = 2 * table.columns * len(table) <= path.stat().st_size + 1
+    cells = np.empty((len(table) if fits else 0, table.columns))
     for start, stop in pairwise(edges):
         block = table.read(start, stop, finite=True)
         if block.faults:
@@ -254,7 +261,15 @@ def _not_utf8(byte: int) -> str:
 
 
 def _number(cell: str) -> float | None:
+    return float(cell) if _NUMBER.fullmatch(cell) else None
+
+
+def _is_name(cell: str) -> bool:
+    """Whether a cell can be that of a header: nothing that some program writes for a number."""
+    if cell[:2].lower() == "0x" or cell[1:3].lower() == "0x":
+        return False
     try:
-        return None if "_" in cell else float(cell)  # Python takes 1_000, NumPy does not
+        float(cell)  # Python takes 1_000 and digits of all scripts
     except ValueError:
-        return None
+        return True
+    return False

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -20,17 +19,17 @@ from normkit.interchange.keras_training import (
     restore_optimizer,
 )
 from normkit.interchange.keras_weights import (
+    admitting,
     keras_class,
     layer_groups,
     numbered,
     packed,
+    read_weights,
     unpack,
     unpack_optimizer,
 )
 from normkit.interchange.weights import require_built
-from normkit.layers import Dense, Input, Layer
-from normkit.layers.base import Shape
-from normkit.layers.normalization import Normalization
+from normkit.layers import Input
 from normkit.models import Sequential
 
 __all__ = ["load_keras", "load_keras_weights", "save_keras", "save_keras_weights"]
@@ -38,8 +37,6 @@ __all__ = ["load_keras", "load_keras_weights", "save_keras", "save_keras_weights
 Config = dict[str, Any]
 MODELS = ("Sequential", "Functional")
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-# Weights are stored as they are; a file that somebody has compressed is read as long as it is not absurd.
-MOST_EXPANDED = 1000
 # Keras 3.0 and later read what is written here; this is whose layout it is.
 KERAS_VERSION = "3.0.0"
 
@@ -86,14 +83,18 @@ def load_keras(path: PathLike, compile: bool = True) -> Sequential:
             name = entry["config"].get("name")
             layers.append(from_keras(entry, None if name in names else name))
             names.add(name)
-        first = Input(_input_shape(config))
-        _check_size(layers, first.shape, len(weights))
+        groups = [group for group, _ in entries]
+        arrays = read_weights(weights, groups)
+        for layer, found in zip(layers, arrays, strict=True):
+            layer.admit = admitting(layer, found)
         model = Sequential(
-            [first, *layers],
+            [Input(_input_shape(config)), *layers],
             name=config["config"].get("name"),
             dtype=layers[-1].dtype if layers else "float32",
         )
-        unpack(weights, model.layers, [group for group, _ in entries])
+        for layer in layers:
+            layer.admit = None
+        unpack(arrays, model.layers, groups)
         if compile and config.get("compile_config") is not None:
             _compile(model, config["compile_config"], weights)
         return model
@@ -127,21 +128,6 @@ def _read(content: bytes) -> tuple[Config, bytes]:
                 f"the model is a {kind}; only a Sequential, or a Functional that is one row of layers, is read"
             )
         return config, archive.read(WEIGHTS)
-
-
-def _check_size(layers: Sequence[Layer], sample: tuple[int, ...], size: int) -> None:
-    """Raise ValueError before a wrong number makes weights that no memory holds."""
-    shape: Shape = (None, *sample)
-    for layer in layers:
-        lengths = [n or 1 for n in shape[1:]]
-        count = math.prod(lengths) if isinstance(layer, Normalization) else 0  # at most
-        if isinstance(layer, Dense):
-            count = lengths[-1] * layer.units if lengths else 0
-        if count > MOST_EXPANDED * size:
-            raise ValueError(
-                f"its {size} bytes cannot be the weights of layer '{layer.name}' for samples of {shape[1:]}"
-            )
-        shape = layer.compute_output_shape(shape)
 
 
 def _flat(model: Config, parent: str) -> Iterator[tuple[str, Config]]:
@@ -273,7 +259,7 @@ def load_keras_weights(model: Sequential, path: PathLike) -> None:
             ours = [keras_class(layer) for layer in model.layers]
             if kinds != ours:
                 raise ValueError(f"it has the layers {', '.join(kinds)}; the model has {', '.join(ours)}")
-        unpack(content, model.layers, groups)
+        unpack(read_weights(content, groups), model.layers, groups)
 
 
 def save_keras_weights(model: Sequential, path: PathLike) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
@@ -56,6 +56,8 @@ class Layer(Described):
 
     Attributes
     ----------
+    admit : callable or None
+        Takes name and shape of a weight before memory is taken for it, and raises ValueError if it is not to be made.
     draws : bool
         Whether a forward pass in training draws random numbers, from `generator`. Of the class.
     """
@@ -88,6 +90,7 @@ class Layer(Described):
         self.built = False
         self.joined = False
         self.weights: list[Variable] = []
+        self.admit: Callable[[str, tuple[int, ...]], None] | None = None
         self.rng = new_generator()
 
     @property
@@ -156,8 +159,14 @@ class Layer(Described):
         regularizer: Regularizer | None = None,
     ) -> Variable:
         """Make a weight and return it."""
+        self.announce(name, shape)
         value = initializer(shape, self.dtype, self.rng)
         return self.track(Variable(name, value, trainable, regularizer))
+
+    def announce(self, name: str, shape: tuple[int, ...]) -> None:
+        """Say that a weight is to be made. Where a file asks for it, ValueError if the file does not have it."""
+        if self.admit is not None:
+            self.admit(name, shape)
 
     def track(self, variable: Variable) -> Variable:
         """Count `variable` among the weights."""

@@ -184,6 +184,7 @@ class BatchNormalization(AffineNormalization):
         self.add_affine((channels,))
         stats = self.stats
         if stats is None:
+            self.announce("moving_mean", (channels,))
             stats = RunningStats(channels, 1.0 - self.momentum, unbiased=False, dtype=self.dtype)
             stats.mean = self.moving_mean_initializer((channels,), self.dtype, self.rng)
             stats.var = self.moving_variance_initializer((channels,), self.dtype, self.rng)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._reading import FAULTS, reason
 from normkit.models import safetensors
 from normkit.models.safetensors import Arrays
 
@@ -22,10 +23,6 @@ __all__ = ["Arrays", "apart", "read", "reading", "remove_unfinished", "replacing
 FORMAT = "normkit model"
 VERSION = 1
 UNFINISHED = ".tmp"
-
-# What reading a file raises if its content is not what `write` wrote. RuntimeError: it is nested too deeply
-# (RecursionError); OSError: it is a folder, or may not be read.
-_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, OSError)
 
 
 def write(path: Path, config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -96,15 +93,10 @@ def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong with the content of this file into a ValueError of one line that names it."""
     try:
         yield
-    except _FAULTS as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        reason = f"it has no {error}" if isinstance(error, KeyError) else _first_line(error)
-        raise ValueError(f"{path}: cannot be read as a normkit model: {reason}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    except FileNotFoundError:
+        raise
+    except FAULTS as error:
+        raise ValueError(f"{path}: cannot be read as a normkit model: {reason(error)}") from error
 
 
 def read(path: Path) -> tuple[dict[str, Any], Arrays]:

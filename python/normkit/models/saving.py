@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +128,7 @@ def load_model(path: str | os.PathLike[str], compile: bool = True) -> Sequential
         If there is no such file.
     ValueError
         If it is not a model file, has weights alone or a graph that only predicts, is damaged, or comes from a newer
-        version. Nothing in a file is ever executed.
+        version. Nothing in a file is ever executed, and no memory is taken for weights that it does not have.
     ModuleNotFoundError
         If h5py is needed, and missing; the message says how to install it.
     """
@@ -145,11 +147,11 @@ def load_model(path: str | os.PathLike[str], compile: bool = True) -> Sequential
 def _restored(config: Mapping[str, Any], arrays: Mapping[str, Array], compile: bool) -> Sequential:
     from normkit.models.sequential import Sequential
 
-    model = Sequential(
-        [layers.Input(config["input_shape"]), *(layer_registry.get(layer) for layer in config["layers"])],
-        name=config["name"],
-        dtype=config["dtype"],
-    )
+    made = [_made(layer, index, arrays) for index, layer in enumerate(config["layers"])]
+    with _admitting(made, arrays):
+        model = Sequential(
+            [layers.Input(config["input_shape"]), *made], name=config["name"], dtype=config["dtype"]
+        )
     _set_weights(model, config, arrays)
     if compile and config["compile"] is not None:
         model.compile(**config["compile"])
@@ -157,6 +159,32 @@ def _restored(config: Mapping[str, Any], arrays: Mapping[str, Array], compile: b
             _set_optimizer(model, config, arrays)
     model.rng.bit_generator.state = config["random_state"]
     return model
+
+
+def _made(config: Mapping[str, Any], index: int, arrays: Mapping[str, Array]) -> Layer:
+    """Make a layer, of statistics for as many channels as there are in the file."""
+    stats = config["config"].get("stats")
+    if isinstance(stats, Mapping):
+        _check_shape(index, "moving_mean", (stats["num_channels"],), arrays)
+    return layer_registry.get(config)
+
+
+@contextmanager
+def _admitting(made: Sequence[Layer], arrays: Mapping[str, Array]) -> Iterator[None]:
+    """Let layers make just the weights that a file has, so that no number in it takes more memory than its arrays."""
+    for index, layer in enumerate(made):
+        layer.admit = partial(_check_shape, index, arrays=arrays)
+    try:
+        yield
+    finally:
+        for layer in made:
+            layer.admit = None
+
+
+def _check_shape(index: int, name: str, shape: tuple[int, ...], arrays: Mapping[str, Array]) -> None:
+    there = arrays[f"weights/{index}/{name}"].shape
+    if there != shape:
+        raise ValueError(f"layer {index}: '{name}' must have shape {shape}, got {there}")
 
 
 def save_weights(model: Sequential, path: str | os.PathLike[str], overwrite: bool = True) -> None:
@@ -266,7 +294,8 @@ def share_state(model: Sequential) -> None:
 def take_state(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     """Take over weights and, if there is a like one, the optimizer's state."""
     if not model.built:
-        model.build((None, *config["input_shape"]))
+        with _admitting(model.layers, arrays):
+            model.build((None, *config["input_shape"]))
     _set_weights(model, config, arrays)
     compiled = model.compiled_state
     if compiled is None or "iterations" not in config:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._checks import whole
 from normkit.callbacks import CallbackList
 from normkit.data.minibatches import MiniBatches
 from normkit.models.blas import blas_threads
 from normkit.models.interrupt import Interrupts
+from normkit.models.states import check_alike
 
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
@@ -240,6 +242,13 @@ class TrainingRun:
             raise ValueError(
                 f"it was made with the metrics {', '.join(theirs)}, and there are {', '.join(ours)} now"
             )
+        for name in ("epoch", "batch"):
+            whole(name, state[name])
+        check_alike("metrics", state["metrics"], self._compiled.metrics_state())
+        own = {type(callback).__name__: callback for callback in self._listeners.callbacks}
+        for saved in state["callbacks"]:
+            if saved["class_name"] in own:
+                check_alike(saved["class_name"], saved["state"], own[saved["class_name"]].get_state())
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go there; callbacks take over the state of those of the same class at the same place."""
