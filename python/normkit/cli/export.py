@@ -8,7 +8,7 @@ from pathlib import Path
 
 from normkit import interchange
 from normkit.cli.arguments import Commands
-from normkit.cli.outputs import naming
+from normkit.cli.outputs import naming, new_file
 from normkit.cli.saved import Run, division
 from normkit.models import Sequential
 
@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "model", type=Path, metavar="MODEL", help="folder that train wrote, or the model in it"
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="where to write; its ending says what")
+    parser.add_argument("out", type=Path, metavar="OUT", help="new file to write; its ending says what")
     parser.set_defaults(run=run)
 
 
@@ -46,9 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
     write = next((write for ending, write in WRITERS.items() if out.name.endswith(ending)), None)
     if write is None:
         raise ValueError(f"{out}: expected a name that ends in one of {', '.join(WRITERS)}")
-    saved = Run(arguments.model)
-    with naming(out):
-        write(saved.model, out)
+    with new_file(out) as made:
+        saved = Run(arguments.model)
+        with naming(out):
+            write(saved.model, made)
     divided = division(saved.divisor)
     print(f"wrote {out}" + (f": it takes {divided}" if divided else ""))
     return 0
