@@ -294,7 +294,7 @@ class RunningStats:
         self.samples = as_count(self.samples + samples)
 
     def _store(self, mean: Array, var: Array) -> None:
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             self._mean[...], self._var[...] = mean, var
 
     def merge(self, other: RunningStats) -> None:

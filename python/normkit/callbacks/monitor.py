@@ -42,6 +42,11 @@ class MonitorCallback(Callback):
         self.min_delta = abs(float(min_delta))
         self._warned = False
 
+    @property
+    def label(self) -> str:
+        """See `Callback.label`."""
+        return self.monitor
+
     def monitored(self, logs: Logs) -> float | None:
         """Return the number, or None with a warning, the first time, if the logs do not have it."""
         logs = logs or {}

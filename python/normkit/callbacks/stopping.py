@@ -132,9 +132,11 @@ class EarlyStopping(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
-        super().set_state(state)
-        self.wait, self.best_epoch = state["wait"], state["best_epoch"]
-        self.best_weights, self._best_states = state["best_weights"], state["best_states"]
+        best, wait, epoch, weights, states = (
+            state[name] for name in ("best", "wait", "best_epoch", "best_weights", "best_states")
+        )
+        self.best, self.wait, self.best_epoch = best, wait, epoch
+        self.best_weights, self._best_states = weights, states
 
 
 class TerminateOnNaN(Callback):

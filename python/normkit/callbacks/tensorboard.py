@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,11 @@ class TensorBoard(Callback):
         self._writers: dict[str, Any] = {}
         self._batches = 0
 
+    @property
+    def label(self) -> str:
+        """See `Callback.label`."""
+        return str(self.log_dir)
+
     def _write(self, part: str, name: str, value: float, step: int) -> None:
         self._writer(part).add_scalar(name, value, step)
 
@@ -126,6 +132,14 @@ class TensorBoard(Callback):
                     )
         for writer in self._writers.values():
             writer.flush()
+
+    def get_state(self) -> dict[str, Any]:
+        """See `Callback.get_state`."""
+        return {"batches": self._batches}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """See `Callback.set_state`."""
+        self._batches = state["batches"]
 
     def close(self) -> None:
         """Close the files."""

@@ -263,5 +263,11 @@ def set_variables(owner: str, variables: Sequence[Variable], values: Sequence[Ar
                 f"{owner}: weight {index} '{variable.name}' must have shape {variable.shape}, "
                 f"got {array.shape}"
             )
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
+        if array.dtype.kind not in "buif" and not np.can_cast(array.dtype, np.float64):
+            raise ValueError(
+                f"{owner}: weight {index} '{variable.name}' must be an array of numbers, got dtype {array.dtype}"
+            )
+    # Copies, made before the first is assigned: a value may be the memory of another of the variables.
+    made = [np.array(array, variable.value.dtype) for variable, array in zip(variables, arrays, strict=True)]
+    for variable, array in zip(variables, made, strict=True):
+        variable.value[...] = array
