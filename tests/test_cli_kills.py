@@ -31,6 +31,7 @@ def results(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.timeout(900)  # half a minute where nothing else runs
 def test_forty_kills_at_random_moments(here):
     """Trainings that are killed again and again, without any cleaning up, until they end with 0.
 
@@ -141,11 +142,12 @@ print(step)
 """
 
 
+@pytest.mark.timeout(900)
 def test_killed_before_every_single_step_of_files(here):
     """Every file that is opened, moved or removed, from the first backup to the last mark that goes."""
     write_table(here)
     options = " ".join((*OPTIONS, "--epochs", "2"))
-    done = run_python(f"import os; os.chdir({str(here)!r})\n{EVERY_STEP}", OPTIONS=options, timeout=280)
+    done = run_python(f"import os; os.chdir({str(here)!r})\n{EVERY_STEP}", OPTIONS=options, timeout=800)
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) > 40
 

@@ -49,7 +49,7 @@ class Callback:
     writes: bool = False
 
     @property
-    def label(self) -> str:
+    def state_label(self) -> str:
         """What tells it apart from others of its class in a backup: the file that it writes, the number it watches."""
         return ""
 

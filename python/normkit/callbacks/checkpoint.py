@@ -92,8 +92,8 @@ class ModelCheckpoint(MonitorCallback):
         self._epoch = 0
 
     @property
-    def label(self) -> str:
-        """See `Callback.label`."""
+    def state_label(self) -> str:
+        """See `Callback.state_label`."""
         return self.filepath
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:

@@ -27,8 +27,8 @@ class _LogFile(Callback):
         self._start = 0
 
     @property
-    def label(self) -> str:
-        """See `Callback.label`."""
+    def state_label(self) -> str:
+        """See `Callback.state_label`."""
         return str(self.filename)
 
     def _begin(self) -> None:

@@ -43,8 +43,8 @@ class MonitorCallback(Callback):
         self._warned = False
 
     @property
-    def label(self) -> str:
-        """See `Callback.label`."""
+    def state_label(self) -> str:
+        """See `Callback.state_label`."""
         return self.monitor
 
     def monitored(self, logs: Logs) -> float | None:

@@ -82,8 +82,8 @@ class TensorBoard(Callback):
         self._batches = 0
 
     @property
-    def label(self) -> str:
-        """See `Callback.label`."""
+    def state_label(self) -> str:
+        """See `Callback.state_label`."""
         return str(self.log_dir)
 
     def _write(self, part: str, name: str, value: float, step: int) -> None:

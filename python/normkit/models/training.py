@@ -236,7 +236,11 @@ class TrainingRun:
             "metrics": self._trained or self._compiled.metrics_state(),
             "setup": self._setup.values,
             "callbacks": [
-                {"class_name": type(callback).__name__, "name": callback.label, "state": callback.get_state()}
+                {
+                    "class_name": type(callback).__name__,
+                    "name": callback.state_label,
+                    "state": callback.get_state(),
+                }
                 for callback in self._listeners.callbacks
             ],
         }
@@ -293,7 +297,7 @@ class TrainingRun:
         pairs: list[tuple[Callback, Mapping[str, Any]]] = []
         new = []
         for callback in self._listeners.callbacks:
-            key = type(callback).__name__, callback.label
+            key = type(callback).__name__, callback.state_label
             found = next((one for one in left if (one["class_name"], one["name"]) == key), None)
             if found is not None:
                 left.remove(found)
