@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cli_support import (  # noqa: F401
@@ -247,6 +248,46 @@ def test_a_signal_while_results_are_delivered_leaves_all_of_them(call, table, tm
     monkeypatch.setattr(outputs, "_move_new", slow)
     assert call("train", "--data", table, "--epochs", 1, "--out", "run")[0] == 128 + signal.SIGTERM
     assert names(tmp_path / "run") == FILES
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--lr", 0.1), "learning_rate=0.001, now there is learning_rate=0.1"),
+        (("--seed", 1), "has the state of EpochTable '--seed 0'"),
+        (("--batch-size", 9), "made with batch_size=32, now there is batch_size=9;"),
+        (("--optimizer", "sgd"), "made with optimizer='Adam', now there is optimizer='SGD';"),
+        (("--layers", "9,bn,3"), "layer 0 (Dense) units=64, now there is layer 0 (Dense) units=9;"),
+        (("--last", "drop"), "made with last='keep', now there is last='drop';"),
+        (("--epochs", 1), "is of a training of 2 epochs, which is more than epochs=1"),
+    ],
+)
+def test_other_options_do_not_go_on_from_a_backup(call, here, monkeypatch, option, told):
+    """Or the record of the run would not be true. Whole files, whose rows do not depend on the seed."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = rng.normal(3 * y[:, None], 1, (60, 4))
+    np.savez(here / "d.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    command = ("train", "--data", "d.npz", "--epochs", 3, "--backup", "b", "--out", "run")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(self, epoch, logs=None):
+        if epoch == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("normkit.cli.progress.EpochTable.on_epoch_begin", kill)
+        with pytest.raises(Killed):
+            call(*command)
+    code, _, err = call(*command, *option)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("normkit: b/latest.safetensors: ")
+    assert told in err
+    assert "remove it to begin anew" in err
+    assert names(here) == ["b", "d.npz"]
+    assert call(*command)[0] == 0
 
 
 def test_of_two_processes_with_one_out_the_second_is_refused(table, tmp_path):

@@ -13,7 +13,7 @@ from normkit._checks import positive_integer
 from normkit.callbacks.base import Callback, Logs
 from normkit.callbacks.monitor import MonitorCallback
 
-__all__ = ["BackupAndRestore", "ModelCheckpoint", "OtherTrainingError"]
+__all__ = ["BackupAndRestore", "BackupWarning", "ModelCheckpoint", "OtherTrainingError"]
 
 
 class _Every:
@@ -148,6 +148,10 @@ class ModelCheckpoint(MonitorCallback):
 
 class OtherTrainingError(ValueError):
     """A backup is of a training that would have had another result."""
+
+
+class BackupWarning(UserWarning):
+    """A backup can be gone on from, though something is another now."""
 
 
 class BackupAndRestore(Callback):

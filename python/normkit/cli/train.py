@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import textwrap
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from normkit import optimizers
 from normkit.callbacks import BackupAndRestore, Callback
+from normkit.callbacks.checkpoint import BackupWarning
 from normkit.cli import architecture
 from normkit.cli.arguments import Commands, add_data, count, positive, seed, share
 from normkit.cli.outputs import Results, naming, new_folder
@@ -126,7 +128,7 @@ def _train(arguments: argparse.Namespace, distribution: Distribution) -> int:
         data = _data(arguments)
         model = _model(arguments, data, distribution)
     title = f"{data.name}: {architecture.describe(model.layers)}"
-    table = EpochTable(arguments.quiet or not distribution.is_first)
+    table = EpochTable(arguments.quiet or not distribution.is_first, arguments.seed)
     backup = None
     if arguments.backup is not None:
         backup = BackupAndRestore(arguments.backup, delete_checkpoint=False)
@@ -218,16 +220,21 @@ def _fit(
     bar = None if arguments.quiet or not model.is_first_rank else _bar()
     callbacks: list[Callback] = [callback for callback in (bar, table, backup) if callback is not None]
     try:
-        model.fit(
-            data.x_train,
-            data.y_train,
-            batch_size=arguments.batch_size,
-            epochs=arguments.epochs,
-            verbose=0,
-            callbacks=callbacks,
-            validation_data=(data.x_test, data.y_test),
-            last=arguments.last,
-        )
+        with warnings.catch_warnings():
+            # What goes on with other settings than the record of the run says is not the same training.
+            warnings.simplefilter("error", BackupWarning)
+            model.fit(
+                data.x_train,
+                data.y_train,
+                batch_size=arguments.batch_size,
+                epochs=arguments.epochs,
+                verbose=0,
+                callbacks=callbacks,
+                validation_data=(data.x_test, data.y_test),
+                last=arguments.last,
+            )
+    except BackupWarning as warning:
+        raise ValueError(f"{warning}; go on with the same options, or remove it to begin anew") from warning
     except KeyboardInterrupt:
         if backup is not None and backup.exists:
             raise KeyboardInterrupt(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from normkit import layers
 from normkit._registry import Registry
-from normkit.callbacks.checkpoint import OtherTrainingError
+from normkit.callbacks.checkpoint import BackupWarning, OtherTrainingError
 from normkit.layers.base import Layer
 from normkit.models import archive
 from normkit.models.state import all_or_nothing, set_optimizer, set_weights, state_of, take_state
@@ -206,7 +206,7 @@ def restore_progress(model: Sequential, path: Path, run: TrainingRun) -> None:
     if refusal:
         raise OtherTrainingError(f"{path}: {refusal}")
     if warning and model.is_first_rank:
-        warnings.warn(f"{path}: {warning}", stacklevel=2)
+        warnings.warn(f"{path}: {warning}", BackupWarning, stacklevel=2)
     with archive.reading(path), run.all_or_nothing(), all_or_nothing(model):
         take_state(model, config, arrays)
         run.set_state(progress)
