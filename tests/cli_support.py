@@ -46,6 +46,13 @@ def table_fixture(here: Path) -> Path:
     return write_table(here)
 
 
+@pytest.fixture(name="model")
+def model_fixture(call: Command, table: Path) -> str:
+    """A model that `train` has written, trained on that table: the name of its folder."""
+    assert call("train", "--data", table, "--epochs", 1, "--out", "run")[0] == 0
+    return "run"
+
+
 def program(*arguments: str) -> list[str]:
     """The command line that runs normkit in a process of its own."""
     return [sys.executable, "-m", "normkit", *arguments]

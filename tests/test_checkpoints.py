@@ -313,26 +313,6 @@ def test_a_damaged_backup_gives_way_to_the_one_before(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"batch_size": 7}, "made with 5 batches per pass through the data, and there are 6 now"),
-        ({"metrics": ()}, "it was made with the metrics accuracy, loss, and there are loss now"),
-    ],
-)
-def test_a_backup_of_another_training_changes_nothing(tmp_path, change, message):
-    x, y = blobs(40)
-    backup = BackupAndRestore(tmp_path / "b")
-    with pytest.raises(CrashError):
-        classifier().fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[backup, Crash(1, 0)])
-    model = classifier(seed=3, metrics=change.get("metrics", ("accuracy",)))
-    before, state = model.get_weights(), model.rng.bit_generator.state
-    with pytest.raises(ValueError, match=message):
-        model.fit(x, y, batch_size=change.get("batch_size", 8), epochs=3, verbose=0, callbacks=[backup])
-    assert_same_weights(before, model.get_weights())
-    assert model.rng.bit_generator.state == state
-
-
-@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: ModelCheckpoint("m.keras", save_freq="batch"), "save_freq must be 'epoch' or a number of batches, got 'batch'"),

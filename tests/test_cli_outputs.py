@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from cli_support import FILES, call_fixture, here_fixture, names, program, table_fixture  # noqa: F401
+from cli_support import (  # noqa: F401
+    FILES,
+    call_fixture,
+    here_fixture,
+    model_fixture,
+    names,
+    program,
+    table_fixture,
+)
 from normkit.cli import main, train
 
 
@@ -67,6 +75,7 @@ def test_an_empty_folder_is_kept_and_not_replaced(call, table, tmp_path):
 def test_of_two_runs_with_one_out_the_second_fails_before_it_trains(call, table, tmp_path, monkeypatch):
     codes = []
     fit = train._fit
+    told = "another process is writing there; wait for it, or choose another name"
 
     def second_run_meanwhile(*arguments):
         monkeypatch.setattr(train, "_fit", lambda *_: pytest.fail("the second run was trained"))
@@ -79,7 +88,7 @@ def test_of_two_runs_with_one_out_the_second_fails_before_it_trains(call, table,
                 path.unlink()
         monkeypatch.setattr(train, "_fit", second_run_meanwhile)
         assert call("train", "--data", table, "--epochs", 1, "--out", "run")[0] == 0
-        assert codes.pop() == (2, "", "normkit: run: is there already; choose another --out, or remove it\n")
+        assert codes.pop() == (2, "", f"normkit: run: {told}\n")
         assert names(tmp_path / "run") == FILES
 
 
@@ -107,12 +116,6 @@ def test_a_failure_leaves_an_empty_folder_as_it_was(call, table, tmp_path, monke
 # --- predict --out -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def model(call, table):
-    assert call("train", "--data", table, "--epochs", 1, "--out", "run")[0] == 0
-    return "run"
-
-
 def test_predict_into_a_pipe_with_a_name(call, model, table, tmp_path):
     os.mkfifo("pipe")
     read: list[str] = []
@@ -132,11 +135,13 @@ def test_predict_into_a_device(call, model, table, tmp_path):
     assert Path(os.devnull).stat().st_ino == before.st_ino
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_predict_into_a_link_replaces_what_it_points_to(call, model, table, tmp_path, there):
+def test_predict_makes_folders(call, model, table, tmp_path):
+    assert call("predict", model, "--data", table, "--out", "deep/er/p.csv")[0] == 0
+    assert names(tmp_path / "deep" / "er") == ["p.csv"]
+
+
+def test_predict_through_a_link_to_nothing(call, model, table, tmp_path):
     (tmp_path / "else").mkdir()
-    if there:
-        (tmp_path / "else" / "p.csv").write_text("old")
     (tmp_path / "p.csv").symlink_to("else/p.csv")
     assert call("predict", model, "--data", table, "--out", "p.csv")[0] == 0
     assert (tmp_path / "p.csv").is_symlink()
@@ -144,11 +149,12 @@ def test_predict_into_a_link_replaces_what_it_points_to(call, model, table, tmp_
     assert names(tmp_path / "else") == ["p.csv"]
 
 
-def test_predict_makes_folders_and_does_not_replace_one(call, model, table, tmp_path):
-    assert call("predict", model, "--data", table, "--out", "deep/er/p.csv")[0] == 0
-    assert names(tmp_path / "deep" / "er") == ["p.csv"]
-    code, _, err = call("predict", model, "--data", table, "--out", "deep")
-    assert (code, err) == (2, "normkit: deep: cannot write there: Is a directory\n")
+def test_predict_into_dev_stdout(table, tmp_path, model):
+    """Whatever the standard output is, it gets the table alone."""
+    expected = run("predict", "run", "--data", "table.csv").stdout
+    for line in ("--out /dev/stdout", "--out /dev/stdout | cat", "--out /dev/stdout >p.csv && cat p.csv"):
+        done = shell(f"predict run --data table.csv {line}")
+        assert (done.returncode, done.stdout, done.stderr) == (0, expected, ""), line
 
 
 # --- no room, no stdout ------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from normkit.layers import Dense, Input
 from normkit.models import Sequential, archive, load_model, safetensors
-from normkit.models.states import check_alike
+from normkit.models.alike import check_alike
 from trainer_support import assert_same_weights, saved
 
 

@@ -61,7 +61,7 @@ def test_deterministic(command, table, tmp_path):
     ("arguments", "text"),
     [
         (["--data", "nowhere.csv"], "normkit: nowhere.csv: No such file or directory\n"),
-        (["--out", "."], "normkit: .: is there already; choose another --out, or remove it\n"),
+        (["--out", "."], "normkit: .: is there already; choose another name, or remove it\n"),
     ],
 )
 def test_an_error_is_told_once_and_ends_all(command, table, arguments, text):

@@ -51,6 +51,11 @@ class Callback(Described):
     comes_last: bool = False
     writes: bool = False
 
+    @property
+    def state_label(self) -> str:
+        """What tells it apart from others of its class in a backup: the file that it writes, the number it watches."""
+        return ""
+
     def set_model(self, model: Sequential) -> None:
         """Remember the model; called before any hook."""
         self.model = model
@@ -125,7 +130,7 @@ class Callback(Described):
         return {}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what `get_state` returned; called after `on_train_begin`."""
+        """Take over what `get_state` returned; called after `on_train_begin`. After an error nothing has changed."""
 
 
 class CallbackList(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from normkit._paths import MODEL_ENDINGS, WEIGHTS_ENDINGS, WRITTEN_BY, a_path, e
 from normkit.callbacks.base import Callback, Logs
 from normkit.callbacks.monitor import MonitorCallback
 
-__all__ = ["BackupAndRestore", "ModelCheckpoint"]
+__all__ = ["BackupAndRestore", "BackupWarning", "ModelCheckpoint", "OtherTrainingError"]
 
 
 class _Every:
@@ -99,6 +100,11 @@ class ModelCheckpoint(MonitorCallback):
         self._every = _Every("ModelCheckpoint", save_freq)
         self._epoch = 0
 
+    @property
+    def state_label(self) -> str:
+        """See `Callback.state_label`."""
+        return self.filepath
+
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Remember the epoch."""
         self._epoch = epoch
@@ -146,8 +152,15 @@ class ModelCheckpoint(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
-        super().set_state(state)
-        self._every.seen = state["seen"]
+        self.best, self._every.seen = state["best"], state["seen"]
+
+
+class OtherTrainingError(ValueError):
+    """A backup is of a training that would have had another result."""
+
+
+class BackupWarning(UserWarning):
+    """A backup can be gone on from, though something is another now."""
 
 
 class BackupAndRestore(Callback):
@@ -174,8 +187,10 @@ class BackupAndRestore(Callback):
     Raises
     ------
     ValueError
-        If `backup_dir` is empty or a file, or `save_freq` is none of these; at the start of `fit` if the backup is of another
-        model or of other batches, or damaged.
+        If `backup_dir` is empty or a file, or `save_freq` is none of these; at the start of `fit` if the backup is damaged,
+        or of another model, other data, other arguments of `compile` or other batches. Then nothing has changed.
+    OSError
+        At the start of `fit`, if `backup_dir` cannot be written.
     """
 
     comes_last = True
@@ -198,15 +213,28 @@ class BackupAndRestore(Callback):
         self._previous = self.backup_dir / "previous.safetensors"
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Go on from a backup, if there is one."""
+        """Go on from a backup, if there is one; if not, see that one can be written."""
+        self._check_folder()
         there_are = [path for path in (self._latest, self._previous) if path.exists()]
         for path in there_are:
             try:
                 self.model.restore_progress(path)
                 return
+            except OtherTrainingError:
+                raise
             except ValueError:
                 if path == there_are[-1]:
                     raise
+
+    def _check_folder(self) -> None:
+        """Raise OSError if it is no folder that can be written, before there is anything to lose."""
+        nearest = next(
+            path for path in (self.backup_dir, *self.backup_dir.absolute().parents) if path.exists()
+        )
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.backup_dir))
+        if self.model.is_first_rank and not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.backup_dir))
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Save, if it is time."""

@@ -48,5 +48,5 @@ class History(Callback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
-        self.history = {name: list(values) for name, values in state["history"].items()}
-        self.epoch = list(state["epoch"])
+        history = {name: list(values) for name, values in state["history"].items()}
+        self.history, self.epoch = history, list(state["epoch"])

@@ -97,8 +97,9 @@ class ReduceLROnPlateau(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
-        super().set_state(state)
-        self.wait, self.cooldown_counter = state["wait"], state["cooldown_counter"]
+        self.best, self.wait, self.cooldown_counter = (
+            state[name] for name in ("best", "wait", "cooldown_counter")
+        )
 
 
 class LearningRateScheduler(Callback):

@@ -48,6 +48,11 @@ class MonitorCallback(Callback):
         self.min_delta = abs(number(f"{type(self).__name__}: min_delta", min_delta))
         self._warned = False
 
+    @property
+    def state_label(self) -> str:
+        """See `Callback.state_label`."""
+        return self.monitor
+
     def monitored(self, logs: Logs) -> float | None:
         """Return the number, or None with a warning, the first time, if the logs do not have it."""
         logs = logs or {}

@@ -132,16 +132,16 @@ class EarlyStopping(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
-        super().set_state(state)
-        shapes, ours = (
-            [w.shape for w in weights or ()] for weights in (state["best_weights"], self.model.weights)
+        best, wait, epoch, weights, states = (
+            state[name] for name in ("best", "wait", "best_epoch", "best_weights", "best_states")
         )
+        shapes, ours = ([w.shape for w in one or ()] for one in (weights, self.model.weights))
         if shapes and shapes != ours:
             raise ValueError(
                 f"the best weights of EarlyStopping have the shapes {shapes}, the model's {ours}"
             )
-        self.wait, self.best_epoch = state["wait"], state["best_epoch"]
-        self.best_weights, self._best_states = state["best_weights"], state["best_states"]
+        self.best, self.wait, self.best_epoch = best, wait, epoch
+        self.best_weights, self._best_states = weights, states
 
 
 class TerminateOnNaN(Callback):

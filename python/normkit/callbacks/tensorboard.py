@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from normkit._checks import positive_integer, whole
@@ -79,6 +80,11 @@ class TensorBoard(Callback):
         self._writers: dict[str, Any] = {}
         self._batches = 0
 
+    @property
+    def state_label(self) -> str:
+        """See `Callback.state_label`."""
+        return str(self.log_dir)
+
     def _write(self, part: str, name: str, value: float, step: int) -> None:
         self._writer(part).add_scalar(name, value, step)
 
@@ -125,6 +131,14 @@ class TensorBoard(Callback):
                     )
         for writer in self._writers.values():
             writer.flush()
+
+    def get_state(self) -> dict[str, Any]:
+        """See `Callback.get_state`."""
+        return {"batches": self._batches}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """See `Callback.set_state`."""
+        self._batches = state["batches"]
 
     def close(self) -> None:
         """Close the files."""

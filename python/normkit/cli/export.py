@@ -7,9 +7,10 @@ from pathlib import Path
 
 from normkit._paths import OURS, ending_of
 from normkit.cli.arguments import Commands, path
-from normkit.cli.outputs import naming
+from normkit.cli.outputs import naming, new_file
 from normkit.cli.saved import Run, division
 from normkit.interchange import save_safetensors
+from normkit.models import formats
 
 __all__ = ["add_parser", "run"]
 
@@ -27,7 +28,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "model", type=path, metavar="MODEL", help="folder that train wrote, or the model in it"
     )
-    parser.add_argument("out", type=path, metavar="OUT", help="where to write; its ending says what")
+    parser.add_argument("out", type=path, metavar="OUT", help="new file to write; its ending says what")
     parser.set_defaults(run=run)
 
 
@@ -35,12 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the file."""
     out: Path = arguments.out
     ending = ending_of(out)
-    saved = Run(arguments.model)
-    with naming(out):
-        if ending == OURS:
-            save_safetensors(saved.model, out)
-        else:
-            saved.model.save(out)
+    with new_file(out) as made:
+        saved = Run(arguments.model)
+        with naming(out):
+            if ending == OURS:
+                save_safetensors(saved.model, made)
+            else:
+                formats.write(saved.model, made, ending)
     divided = division(saved.divisor)
     print(f"wrote {out}" + (f": it takes {divided}" if divided else ""))
     return 0

@@ -1,26 +1,122 @@
-"""Results that appear complete or not at all: made in a folder next to their place, then renamed."""
+"""Results that appear complete or not at all, and never in the place of something that is there already.
+
+They are made in a `Workshop` beside their place, and then moved. So an interrupted command leaves nothing, and a
+killed one leaves its workshop, which the next command for the same place takes over.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+import stat
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
-__all__ = ["claim", "naming", "output_file"]
+from normkit.cli.workshop import InUseError, Workshop
+from normkit.models.archive import replacing
+
+__all__ = ["Results", "is_stdout", "naming", "new_file", "new_folder"]
 
 WORKSHOP = ".normkit-unfinished"
+MADE = "made.json"  # in the workshop, once all results are in it
+
+
+class Results:
+    """A folder that will have results.
+
+    Attributes
+    ----------
+    folder : Path
+        Its name, as the user knows it.
+    shop : Path
+        Where the results are to be made.
+    are_made : bool
+        Whether they are all there: `deliver` was called, here or by a process of the same training that was killed.
+    """
+
+    def __init__(self, folder: Path, training: str, undo: ExitStack) -> None:
+        self.folder = folder
+        self._place = place = Path(os.path.realpath(folder))
+        self._training = training
+        self.shop = place / WORKSHOP
+        self.are_made = False
+        _make([*reversed(place.parents), place], undo)
+        if not place.is_dir() or (self._others() and not self.shop.is_dir()):
+            raise FileExistsError
+        self._workshop = undo.enter_context(Workshop(self.shop))
+        self._workshop.kept = not self._workshop.is_empty
+        self._take_over()
+        self._workshop.kept = False
+
+    def _others(self) -> set[str]:
+        return {path.name for path in self._place.iterdir()} - {WORKSHOP}
+
+    def _take_over(self) -> None:
+        """Finish what a killed process has begun to deliver; or else make sure that there is nothing but its workshop."""
+        made = _read_made(self.shop / MADE)
+        if made is None:
+            if self._others():
+                raise FileExistsError
+            self._workshop.clear()
+            return
+        training, names = made
+        self._move(names)
+        self.are_made = training == self._training
+        if not self.are_made:
+            self._workshop.kept = False
+            raise FileExistsError
+
+    def deliver(self, partial: bool = False) -> None:
+        """Move all that was made to the folder, where it is complete even if this process is killed meanwhile.
+
+        `partial`: it is not what the whole training would have made, so that the same command has not made it.
+        """
+        names = self._workshop.names
+        for name in names:
+            _sync(self.shop / name)
+        training = "" if partial else self._training
+        with replacing(self.shop / MADE) as file:
+            file.write(json.dumps({"training": training, "names": names}).encode())
+        self._workshop.kept = True
+        try:
+            self._move(names)
+        except (KeyboardInterrupt, SystemExit):  # the rest takes no time
+            self._move(names)
+            raise
+        finally:
+            self.are_made = True
+            self._workshop.kept = any((self.shop / name).exists() for name in names)
+
+    def _move(self, names: Sequence[str]) -> None:
+        for name in names:
+            if (self.shop / name).exists():  # else it was moved before
+                _move_new(self.shop / name, self._place / name)
+
+    @property
+    def names(self) -> list[str]:
+        """What is in the folder."""
+        return sorted(self._others())
+
+
+def _read_made(path: Path) -> tuple[str, list[str]] | None:
+    """Return of which training the results are, and their names; None if they are not all made."""
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        training, names = str(made["training"]), [Path(name).name for name in made["names"]]
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
+    return training, names
 
 
 @contextmanager
-def claim(out: Path | None, stem: Path) -> Iterator[tuple[Path, Path]]:
-    """Claim a folder for results, and give it and a folder to work in.
+def new_folder(out: Path | None, stem: Path, training: str) -> Iterator[Results]:
+    """Claim a folder for results.
 
-    At the end of the block the results move from one to the other; after an exception all is as it was before.
+    After an exception in the block all is as it was before, unless the results were delivered.
 
     Parameters
     ----------
@@ -28,6 +124,9 @@ def claim(out: Path | None, stem: Path) -> Iterator[tuple[Path, Path]]:
         A folder that is new or empty. Without one it is STEM-1, or the first number that is free.
     stem : Path
         Where folders get numbers.
+    training : str
+        All that the results depend on. If a process of the same training was killed after it had made them, they are
+        delivered at once.
 
     Raises
     ------
@@ -37,34 +136,105 @@ def claim(out: Path | None, stem: Path) -> Iterator[tuple[Path, Path]]:
         If it cannot be written.
     """
     with ExitStack() as undo:
-        folder = out or _numbered(stem, undo)
-        with naming(folder):
-            place = Path(os.path.realpath(folder))
-            _make([*reversed(place.parents), place], undo)
-            if not place.is_dir() or any(place.iterdir()):
-                raise FileExistsError
-            shop = place / WORKSHOP
-            shop.mkdir()  # of two processes one fails here
-        undo.callback(shutil.rmtree, shop, ignore_errors=True)
-        yield folder, shop
-        with naming(folder):
-            for result in shop.iterdir():
-                result.replace(place / result.name)
+        if out is None:
+            results = _numbered(stem, training, undo)
+        else:
+            with naming(out):
+                results = Results(out, training, undo)
+        yield results
 
 
-def _numbered(stem: Path, undo: ExitStack) -> Path:
+def _numbered(stem: Path, training: str, undo: ExitStack) -> Results:
     with naming(stem):
         _make(reversed(stem.absolute().parents), undo)
-        number = 1
+        number = 0
         while True:
+            number += 1
             folder = stem.with_name(f"{stem.name}-{number}")
             try:
                 folder.mkdir()
-            except FileExistsError:
-                number += 1
-            else:
                 undo.callback(_remove_empty, folder)
-                return folder
+            except FileExistsError:
+                if not (folder / WORKSHOP).is_dir():
+                    continue
+            with suppress(FileExistsError), ExitStack() as attempt:
+                results = Results(folder, training, attempt)
+                undo.push(attempt.pop_all())
+                return results
+
+
+@contextmanager
+def new_file(target: Path, streams: bool = False) -> Iterator[Path]:
+    """Claim the name of a new file, and give one to write, which takes its place when the block ends well.
+
+    With `streams` a pipe, a terminal and another device of characters is written to as it is.
+
+    Raises
+    ------
+    FileExistsError
+        If the name is taken, or claimed by another process.
+    OSError
+        If no file can be made there.
+    """
+    with ExitStack() as undo:
+        with naming(target):
+            place = Path(os.path.realpath(target))
+            made = target
+            if not (streams and _is_stream(place)):
+                _refuse_existing(place)
+                _make(reversed(place.parents), undo)
+                made = undo.enter_context(Workshop(_beside(place))).folder / target.name
+        yield made
+        if made != target:
+            with naming(target):
+                _move_new(made, place)
+
+
+def _beside(place: Path) -> Path:
+    name = place.name
+    if len(os.fsencode(name)) > 200:  # a name cannot be much longer
+        name = f"{zlib.crc32(os.fsencode(name)):08x}"
+    return place.with_name(f".{name}{WORKSHOP}")
+
+
+def _is_stream(place: Path) -> bool:
+    try:
+        mode = place.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def is_stdout(target: Path) -> bool:
+    """Whether a path, such as /dev/stdout, names the standard output."""
+    try:
+        return os.path.samestat(target.stat(), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):
+        return False
+
+
+def _refuse_existing(place: Path) -> None:
+    if os.path.lexists(place):
+        raise FileExistsError
+
+
+def _move_new(made: Path, place: Path) -> None:
+    """Give a file its name, unless there is another by now."""
+    try:
+        os.link(made, place)
+    except FileExistsError:
+        if not made.samefile(place):  # else a process was killed before it could remove the other name
+            raise
+    except OSError:  # a file system without links
+        _refuse_existing(place)
+        made.rename(place)
+        return
+    made.unlink()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _make(folders: Iterable[Path], undo: ExitStack) -> None:
@@ -81,29 +251,14 @@ def _remove_empty(folder: Path) -> None:
 
 
 @contextmanager
-def output_file(target: Path) -> Iterator[TextIO]:
-    """Open a text file that takes its place when the block ends well; a pipe or a device is written to as it is."""
-    with naming(target), ExitStack() as undo:
-        if target.exists() and not target.is_file():
-            yield undo.enter_context(target.open("w", encoding="utf-8"))
-            return
-        place = Path(os.path.realpath(target))
-        _make(reversed(place.parents), undo)
-        shop = Path(tempfile.mkdtemp(prefix=".normkit-", dir=place.parent))
-        undo.callback(shutil.rmtree, shop, ignore_errors=True)
-        made = shop / "made"
-        with made.open("w", encoding="utf-8") as file:
-            yield file
-        made.replace(place)
-
-
-@contextmanager
 def naming(target: Path) -> Iterator[None]:
     """Let errors of the operating system speak of the target."""
     try:
         yield
+    except InUseError as error:
+        raise OSError(errno.EEXIST, str(error), str(target)) from error
     except FileExistsError as error:
-        reason = "is there already; choose another --out, or remove it"
+        reason = "is there already; choose another name, or remove it"
         raise OSError(errno.EEXIST, reason, str(target)) from error
     except OSError as error:
         reason = f"cannot write there: {error.strerror or error}"

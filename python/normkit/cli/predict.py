@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from normkit.cli.arguments import Commands, add_saved, path
-from normkit.cli.outputs import output_file
+from normkit.cli.outputs import is_stdout, naming, new_file
 from normkit.cli.saved import Run, division
 
 __all__ = ["add_parser", "run"]
@@ -28,22 +29,30 @@ def add_parser(commands: Commands) -> None:
         ),
     )
     add_saved(parser)
-    parser.add_argument("--out", type=path, metavar="FILE", help="where to write; default: standard output")
+    parser.add_argument(
+        "--out", type=path, metavar="FILE", help="new file to write; default: standard output"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the predictions."""
-    saved = Run(arguments.model)
-    x = saved.features(arguments.data)
-    probabilities = saved.model.predict(x, verbose=0)
-    if arguments.out is None:
-        _write(sys.stdout, probabilities)
+    out: Path | None = arguments.out
+    if out is None or is_stdout(out):
+        _write(sys.stdout, _predict(arguments)[1])
         return 0
-    with output_file(arguments.out) as file:
-        _write(file, probabilities)
-    print(f"wrote {arguments.out}: " + ", ".join(filter(None, (f"{len(x)} rows", division(saved.divisor)))))
+    with new_file(out, streams=True) as made:
+        saved, probabilities = _predict(arguments)
+        with naming(out), made.open("w", encoding="utf-8") as file:
+            _write(file, probabilities)
+    told = (f"{len(probabilities)} rows", division(saved.divisor))
+    print(f"wrote {out}: " + ", ".join(filter(None, told)))
     return 0
+
+
+def _predict(arguments: argparse.Namespace) -> tuple[Run, NDArray[Any]]:
+    saved = Run(arguments.model)
+    return saved, saved.model.predict(saved.features(arguments.data), verbose=0)
 
 
 def _write(file: TextIO, probabilities: NDArray[Any]) -> None:

@@ -25,6 +25,8 @@ class EpochTable(Callback):
     ----------
     quiet : bool
         Print nothing.
+    seed : int
+        Of the training: a backup of another seed is not its own.
 
     Attributes
     ----------
@@ -34,7 +36,8 @@ class EpochTable(Callback):
         Weights at the end of the last finished epoch.
     """
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, seed: int = 0) -> None:
+        self.seed = seed
         self.rows: list[dict[str, float]] = []
         self.weights: list[NDArray[Any]] = []
         self._quiet = quiet
@@ -54,6 +57,11 @@ class EpochTable(Callback):
         self.weights, self.rows = self.model.get_weights(), [*self.rows, row]
         cells = "  ".join(f"{_number(row[name]):>{max(9, len(name))}}" for name in METRICS)
         self._print(f"{epoch + 1:5}  {cells}  {time.perf_counter() - self._started:6.2f} s")
+
+    @property
+    def state_label(self) -> str:
+        """See `Callback.state_label`."""
+        return f"--seed {self.seed}"
 
     def get_state(self) -> dict[str, Any]:
         """Return the rows and the weights."""

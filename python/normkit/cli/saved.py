@@ -27,7 +27,7 @@ __all__ = [
     "Run",
     "as_rows",
     "division",
-    "write_record",
+    "record_of",
 ]
 
 # What a classifier is trained and judged by.
@@ -48,8 +48,8 @@ class Record(NamedTuple):
     seed: int
 
 
-def write_record(path: Path, arguments: argparse.Namespace, data: Dataset) -> None:
-    """Write how `normkit train` was called, and on what, as JSON."""
+def record_of(arguments: argparse.Namespace, data: Dataset) -> str:
+    """Tell how `normkit train` was called, and on what, as JSON."""
     record = {
         "normkit": __version__,
         "data": _identity(arguments.data or DIGITS),
@@ -58,11 +58,11 @@ def write_record(path: Path, arguments: argparse.Namespace, data: Dataset) -> No
         "divisor": data.divisor,
     }
     record |= {name: getattr(arguments, name) for name in _SETTINGS}
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return json.dumps(record, indent=2) + "\n"
 
 
 def read_record(path: Path) -> Record:
-    """Read what `write_record` wrote; a ValueError if it is something else."""
+    """Read what `record_of` told; a ValueError if it is something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         data, split, divisor = str(content["data"]), content["validation_split"], float(content["divisor"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import textwrap
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,12 +15,13 @@ import numpy as np
 
 from normkit import optimizers
 from normkit.callbacks import BackupAndRestore, Callback
+from normkit.callbacks.checkpoint import BackupWarning
 from normkit.cli import architecture
 from normkit.cli.arguments import Commands, add_data, count, folder, path, positive, seed, share
-from normkit.cli.outputs import claim, naming
+from normkit.cli.outputs import Results, naming, new_folder
 from normkit.cli.progress import EpochBar, EpochTable, has_terminal
 from normkit.cli.report import draw_curves, write_history
-from normkit.cli.saved import LOSS, METRICS, MODEL_FILE, RECORD_FILE, as_rows, division, write_record
+from normkit.cli.saved import LOSS, METRICS, MODEL_FILE, RECORD_FILE, as_rows, division, record_of
 from normkit.data.dataset import Dataset
 from normkit.data.files import DIGITS, load
 from normkit.distributed import DataParallel, launched_ranks
@@ -86,11 +89,14 @@ def add_parser(commands: Commands) -> None:
         metavar="FOLDER",
         help=(
             "keep a checkpoint there, from which the same command goes on, to the bit, after Ctrl-C, a kill or a crash; "
-            "deleted when the results are written"
+            "deleted when the results are written; not in the folder of --out"
         ),
     )
     option(
-        "--out", type=folder, metavar="FOLDER", help="new folder for the results; default: runs/NAME-NUMBER"
+        "--out",
+        type=folder,
+        metavar="FOLDER",
+        help="new or empty folder for the results; default: runs/NAME-NUMBER",
     )
     option(
         "--deterministic",
@@ -125,32 +131,48 @@ def _train(arguments: argparse.Namespace, distribution: Distribution) -> int:
         data = _data(arguments)
         model = _model(arguments, data, distribution)
     title = f"{data.name}: {architecture.describe(model.layers)}"
-    table = EpochTable(arguments.quiet or not distribution.is_first)
+    table = EpochTable(arguments.quiet or not distribution.is_first, arguments.seed)
     backup = None
     if arguments.backup is not None:
         backup = BackupAndRestore(arguments.backup, delete_checkpoint=False)
-    place = None
-    with ExitStack() as results:
+    record = record_of(arguments, data)
+    results: Results | None = None
+    with ExitStack() as at_end:
         with distribution.agreement():
             if distribution.is_first:
-                place = results.enter_context(claim(arguments.out, RUNS / data.name))
-        if place is not None and not arguments.quiet:
-            print(_describe(arguments, data, model))
-        _fit(model, data, arguments, table, backup)
-        if place is None:
+                _check_backup(arguments.backup, arguments.out)
+                results = at_end.enter_context(new_folder(arguments.out, RUNS / data.name, record))
+        are_made = distribution.any(results is not None and results.are_made)
+        if not are_made:
+            if results is not None and not arguments.quiet:
+                print(_describe(arguments, data, model))
+            _fit(model, data, arguments, table, backup)
+        if results is None:
             return 0
-        out, shop = place
-        with naming(out):
-            _write(shop, model, table, title)
-            write_record(shop / RECORD_FILE, arguments, data)
-        names = ", ".join(sorted(path.name for path in shop.iterdir()))
-    if backup is not None:
-        backup.delete()
-    done = len(table.rows)
-    if done < arguments.epochs:
-        raise KeyboardInterrupt(f"interrupted in epoch {done + 1}, wrote {out} after epoch {done}")
-    print(out if arguments.quiet else f"wrote {out}: {names}")
+        done = len(table.rows)
+        if not are_made:
+            with naming(results.folder):
+                _write(results.shop, model, table, title)
+                (results.shop / RECORD_FILE).write_text(record, encoding="utf-8")
+                results.deliver(partial=done < arguments.epochs)
+        if backup is not None:
+            at_end.callback(backup.delete)  # before the mark goes by which a killed command is known
+        out = results.folder
+        if not are_made and done < arguments.epochs:
+            raise KeyboardInterrupt(f"interrupted in epoch {done + 1}, wrote {out} after epoch {done}")
+        print(out if arguments.quiet else f"wrote {out}: {', '.join(results.names)}", flush=True)
     return 0
+
+
+def _check_backup(backup: Path | None, out: Path | None) -> None:
+    """Raise ValueError if a backup would be among the results."""
+    if backup is None or out is None:
+        return
+    folder, place = Path(os.path.realpath(backup)), Path(os.path.realpath(out))
+    if place in (folder, *folder.parents):
+        raise ValueError(
+            f"--backup {backup} is in --out {out}, which is for results alone; choose a folder elsewhere for one of them"
+        )
 
 
 def _data(arguments: argparse.Namespace) -> Dataset:
@@ -204,16 +226,21 @@ def _fit(
     bar = None if arguments.quiet or not model.is_first_rank else _bar()
     callbacks: list[Callback] = [callback for callback in (bar, table, backup) if callback is not None]
     try:
-        model.fit(
-            data.x_train,
-            data.y_train,
-            batch_size=arguments.batch_size,
-            epochs=arguments.epochs,
-            verbose=0,
-            callbacks=callbacks,
-            validation_data=(data.x_test, data.y_test),
-            last=arguments.last,
-        )
+        with warnings.catch_warnings():
+            # What goes on with other settings than the record of the run says is not the same training.
+            warnings.simplefilter("error", BackupWarning)
+            model.fit(
+                data.x_train,
+                data.y_train,
+                batch_size=arguments.batch_size,
+                epochs=arguments.epochs,
+                verbose=0,
+                callbacks=callbacks,
+                validation_data=(data.x_test, data.y_test),
+                last=arguments.last,
+            )
+    except BackupWarning as warning:
+        raise ValueError(f"{warning}; go on with the same options, or remove it to begin anew") from warning
     except KeyboardInterrupt:
         if backup is not None and backup.exists:
             raise KeyboardInterrupt(

@@ -40,6 +40,11 @@ class Joined(Source):
         """The faults of all."""
         return tuple(fault for source in self._sources for fault in source.faults)
 
+    @property
+    def origins(self) -> tuple[Source, ...]:
+        """Those of all."""
+        return tuple(origin for source in self._sources for origin in source.origins)
+
     def edges(self, rows: int) -> NDArray[np.int64]:
         """Return the edges of the source with the fewest blocks: others can be cut there, it cannot elsewhere."""
         return min((source.edges(rows) for source in self._sources), key=len)
@@ -118,6 +123,11 @@ class Files(Source):
     def faults(self) -> tuple[Fault, ...]:
         """Files that cannot be opened. How many rows they have nobody knows."""
         return self._faults
+
+    @property
+    def origins(self) -> tuple[Source, ...]:
+        """These files, unless a function is applied to them."""
+        return (self,) if all(source.origins == (source,) for source in self._sources) else ()
 
     def edges(self, rows: int) -> NDArray[np.int64]:
         """Return the edges of all: no block is of two files."""

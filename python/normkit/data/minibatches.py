@@ -162,6 +162,11 @@ class MiniBatches(Described):
         return 0 if at_hand else PREFETCH
 
     @property
+    def data(self) -> Source | Stream | BatchIterable:
+        """What the batches are cut from."""
+        return self._data
+
+    @property
     def _whole_pool(self) -> bool:
         """Whether all the data are one pool as they are."""
         return isinstance(self._data, Arrays) and self.shuffle_buffer is None

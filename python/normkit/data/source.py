@@ -115,6 +115,11 @@ class Source(Described, ABC):
         """What was found bad before any row was read, such as files that cannot be opened."""
         return ()
 
+    @property
+    def origins(self) -> tuple[Source, ...]:
+        """The sources that these rows are read from, before any function of `map`; none where that is not known."""
+        return (self,)
+
     def edges(self, rows: int) -> NDArray[np.int64]:
         """Return where blocks of about so many rows start, and the end of the last; ascending."""
         return block_edges(len(self), rows)
@@ -197,6 +202,10 @@ class _Mapped(Source):
     def faults(self) -> tuple[Fault, ...]:
         return self._source.faults
 
+    @property
+    def origins(self) -> tuple[Source, ...]:
+        return self._source.origins
+
     def edges(self, rows: int) -> NDArray[np.int64]:
         return self._source.edges(rows)
 
@@ -249,6 +258,13 @@ class _Part(Source):
     @property
     def faults(self) -> tuple[Fault, ...]:
         return self._source.faults
+
+    @property
+    def origins(self) -> tuple[Source, ...]:
+        origins = self._source.origins
+        return (
+            (self,) if origins == (self._source,) else tuple(o.part(self._start, self._stop) for o in origins)
+        )
 
     def edges(self, rows: int) -> NDArray[np.int64]:
         return np.unique(self._source.edges(rows).clip(self._start, self._stop)) - self._start

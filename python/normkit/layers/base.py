@@ -290,5 +290,7 @@ def set_variables(owner: str, variables: Sequence[Variable], values: Sequence[Ar
                 f"got {value.shape}"
             )
         as_numbers(f"{owner}: weight {index}", value)
-    for variable, value in zip(variables, arrays, strict=True):
+    # Copies, made before the first is assigned: a value may be the memory of another of the variables.
+    made = [np.array(value, variable.value.dtype) for variable, value in zip(variables, arrays, strict=True)]
+    for variable, value in zip(variables, made, strict=True):
         variable.assign(value)

@@ -128,8 +128,9 @@ class Metric(Owned):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `get_state` returned."""
-        for name in self.state_names:
-            setattr(self, name, state[name])
+        values = {name: state[name] for name in self.state_names}
+        for name, value in values.items():
+            setattr(self, name, value)
 
     def merge_state(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Take over what several have counted, each a part of the samples; here the sums of `state_names`.

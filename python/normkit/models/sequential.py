@@ -21,6 +21,8 @@ from normkit.models import saving
 from normkit.models.evaluation import Callbacks, Model, Verbose, at_most, flattened, given_or_default
 from normkit.models.inputs import Data, as_batch, as_samples, is_dataset, split_validation
 from normkit.models.nonfinite import Watch
+from normkit.models.setup import Setup
+from normkit.models.state import share_state
 from normkit.models.summary import summary_lines
 from normkit.models.training import Passes, TrainingRun, Validation
 
@@ -179,12 +181,20 @@ class Sequential(Model):
             )
             compiled.prepare_training()
             compiled.watch = Watch(samples.x if isinstance(samples.x, np.ndarray) else None)
+            setup = Setup(
+                self,
+                passes.batches,
+                validation,
+                steps_per_epoch=steps_per_epoch,
+                class_weight=class_weight,
+                initial_epoch=initial_epoch,
+            )
         history = next(c for c in listeners.callbacks if isinstance(c, History))
         self.history = history
         with self.distribution.guard(), listeners:
-            saving.share_state(self)
+            share_state(self)
             try:
-                self._run = TrainingRun(self, passes, epochs_to_run, steps, validation, listeners)
+                self._run = TrainingRun(self, passes, epochs_to_run, steps, validation, listeners, setup)
                 self._run.go()
             finally:
                 self._run = None
@@ -273,7 +283,7 @@ class Sequential(Model):
             compiled.prepare_training()
         with self.distribution.guard():
             if fresh:
-                saving.share_state(self)
+                share_state(self)
             compiled.reset_metrics()
             for batch in self.distribution.together([samples.arrays]):
                 compiled.train_step(*batch)

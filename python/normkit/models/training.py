@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from normkit._checks import whole
-from normkit.callbacks import CallbackList
+from normkit.callbacks import BackupAndRestore, Callback, CallbackList
 from normkit.data.minibatches import MiniBatches
+from normkit.models.alike import check_alike
 from normkit.models.blas import blas_threads
 from normkit.models.interrupt import Interrupts
-from normkit.models.states import check_alike
+from normkit.models.setup import Setup, differences, told
 
 if TYPE_CHECKING:
     from normkit.models.sequential import Sequential
@@ -53,10 +54,11 @@ class Passes:
         Batches of a pass, if that is known.
     batch_size : int
         Samples of a batch, as far as that is up to them.
+    batches : MiniBatches
     """
 
     def __init__(self, batches: MiniBatches) -> None:
-        self._batches = batches
+        self.batches = batches
         self._pass: Iterator[tuple[Array, ...]] | None = None
         self.length = batches.length
         self.batch_size = batches.batch_size
@@ -67,7 +69,7 @@ class Passes:
         fresh = self._pass is None
         while count is None or taken < count:
             if self._pass is None:
-                self._pass = iter(self._batches)
+                self._pass = iter(self.batches)
             batch = next(self._pass, None)
             if batch is None:
                 self._pass = None
@@ -79,7 +81,7 @@ class Passes:
                 continue
             taken, fresh = taken + 1, False
             if (
-                self._batches.position == self.length
+                self.batches.position == self.length
             ):  # over, which it is to know before anyone asks where it is
                 next(self._pass, None)
                 self._pass = None
@@ -94,7 +96,7 @@ class Passes:
 
     def get_state(self) -> dict[str, Any]:
         """Return where they are: see `MiniBatches.state_dict`."""
-        return {"batches": self._batches.state_dict(), "length": self.length}
+        return {"batches": self.batches.state_dict(), "length": self.length}
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if a state is of other batches."""
@@ -106,8 +108,8 @@ class Passes:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go there. Of a pass that had begun the order is drawn at once, as it was."""
-        self._batches.load_state_dict(state["batches"])
-        self._pass = iter(self._batches) if self._batches.position else None
+        self.batches.load_state_dict(state["batches"])
+        self._pass = iter(self.batches) if self.batches.position else None
 
 
 class TrainingRun:
@@ -127,6 +129,8 @@ class TrainingRun:
         What to validate on.
     listeners : CallbackList
         What is told.
+    setup : Setup
+        What `fit` was called with.
     """
 
     def __init__(
@@ -137,6 +141,7 @@ class TrainingRun:
         steps: int | None,
         validation: Validation | None,
         listeners: CallbackList,
+        setup: Setup,
     ) -> None:
         self._model = model
         self._compiled = model.require_compiled("fit")
@@ -146,6 +151,7 @@ class TrainingRun:
         self._steps = steps
         self._validation = validation
         self._listeners = listeners
+        self._setup = setup
         self._interrupts = Interrupts()
         self._trained: dict[str, Any] | None = (
             None  # while it validates: the state of the metrics of the epoch
@@ -167,6 +173,8 @@ class TrainingRun:
         model, listeners, distribution = self._model, self._listeners, self._compiled.distribution
         model.stop_training = False
         logs: dict[str, float] = {}
+        if any(isinstance(callback, BackupAndRestore) for callback in listeners.callbacks):
+            self._setup.look()
         listeners.on_train_begin()
         distribution.require_same("where training begins", (self._epoch, self._batch, self._end))
         while self._epoch < self._end and not model.stop_training:
@@ -222,17 +230,93 @@ class TrainingRun:
         return weights, zlib.crc32(repr(self._model.rng.bit_generator.state).encode())
 
     def get_state(self) -> dict[str, Any]:
-        """Return where it is, and the state of the metrics and of the callbacks."""
+        """Return where it is, how it was called, and the state of the metrics and of the callbacks."""
         return {
             "epoch": self._epoch,
             "batch": self._batch,
             "passes": self._passes.get_state(),
             "metrics": self._trained or self._compiled.metrics_state(),
+            "setup": self._setup.values,
             "callbacks": [
-                {"class_name": type(callback).__name__, "state": callback.get_state()}
+                {
+                    "class_name": type(callback).__name__,
+                    "name": callback.state_label,
+                    "state": callback.get_state(),
+                }
                 for callback in self._listeners.callbacks
             ],
         }
+
+    def compare(self, state: Mapping[str, Any], rate: float | None) -> tuple[str, str]:
+        """Compare a state with this training; `rate` is the learning rate that it goes on with.
+
+        Returns
+        -------
+        refusal, warning : str
+            Why the training must not go on from there; and what is another than it was, though it can go on. Empty
+            where there is nothing to tell.
+        """
+        theirs, ours = state["setup"], self._setup.values
+        decisive = differences(theirs["decisive"], ours["decisive"])
+        if decisive:
+            return (
+                f"is the backup of another training: it was made with {told(decisive, 0)}, "
+                f"now there is {told(decisive, 1)}; go on as before, or remove it to begin anew"
+            ), ""
+        notes = []
+        advisory = differences(theirs["advisory"], ours["advisory"])
+        if ours["advisory"].get("learning_rate") == rate:  # as a callback has set it, in this process
+            advisory.pop("learning_rate", None)
+        if advisory:
+            notes.append(
+                f"was made with {told(advisory, 0)}, now there is {told(advisory, 1)}; training goes on from the "
+                "backup's epoch with the backup's learning rate, and with all else as it is now"
+            )
+        if state["epoch"] > self._end:
+            notes.append(
+                f"is of a training of {state['epoch']} epochs, which is more than epochs={self._end}"
+            )
+        _, new, lost = self._matched(state["callbacks"])
+        if new:
+            notes.append(f"has no state of {', '.join(new)}, which starts anew")
+        if lost:
+            notes.append(f"has the state of {', '.join(lost)}, which is not among the callbacks now")
+        return "", "; ".join(notes)
+
+    def _matched(
+        self, saved: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[tuple[Callback, Mapping[str, Any]]], list[str], list[str]]:
+        """Find the state of each callback: of the same class and label, the first that is not taken.
+
+        Returns
+        -------
+        pairs : list of (Callback, mapping)
+            With their states.
+        new, lost : list of str
+            Names of callbacks that have a state and find none; of states that no callback takes.
+        """
+        left = list(saved)
+        pairs: list[tuple[Callback, Mapping[str, Any]]] = []
+        new = []
+        for callback in self._listeners.callbacks:
+            key = type(callback).__name__, callback.state_label
+            found = next((one for one in left if (one["class_name"], one["name"]) == key), None)
+            if found is not None:
+                left.remove(found)
+                pairs.append((callback, found["state"]))
+            elif callback.get_state():
+                new.append(_callback_name(*key))
+        return pairs, new, [_callback_name(one["class_name"], one["name"]) for one in left if one["state"]]
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """If an error comes out of the body, this training and its callbacks are as before."""
+        before = copy.deepcopy(self.get_state())
+        try:
+            yield
+        except BaseException:
+            self.set_state(before)
+            raise
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if a state is of other batches or metrics."""
@@ -245,16 +329,18 @@ class TrainingRun:
         for name in ("epoch", "batch"):
             whole(name, state[name])
         check_alike("metrics", state["metrics"], self._compiled.metrics_state())
-        own = {type(callback).__name__: callback for callback in self._listeners.callbacks}
-        for saved in state["callbacks"]:
-            if saved["class_name"] in own:
-                check_alike(saved["class_name"], saved["state"], own[saved["class_name"]].get_state())
+        for callback, saved in self._matched(state["callbacks"])[0]:
+            check_alike(type(callback).__name__, saved, callback.get_state())
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go there; callbacks take over the state of those of the same class at the same place."""
+        """Go there; callbacks take over the state of those of the same class and label."""
+        self.check_state(state)
         self._passes.set_state(state["passes"])
         self._compiled.set_metrics_state(state["metrics"])
-        for callback, saved in zip(self._listeners.callbacks, state["callbacks"], strict=False):
-            if type(callback).__name__ == saved["class_name"]:
-                callback.set_state(saved["state"])
+        for callback, saved in self._matched(state["callbacks"])[0]:
+            callback.set_state(saved)
         self._epoch, self._batch = state["epoch"], state["batch"]
+
+
+def _callback_name(class_name: str, label: str) -> str:
+    return f"{class_name} '{label}'" if label else class_name
