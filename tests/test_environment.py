@@ -71,6 +71,19 @@ def test_no_bytes_and_no_length_break_the_message() -> None:
     assert len(imported("NORMKIT_NUM_THREADS", "x" * 100_000)) < 200
 
 
+@pytest.mark.skipif(os.name != "posix", reason="bytes in the environment")
+def test_no_bytes_break_the_message_about_an_instruction_set() -> None:
+    code = """
+    import os, normkit as nk
+    os.environb[b"NORMKIT_ISA"] = b"avx\\xff"
+    try:
+        nk.isa.active()
+    except ValueError as error:
+        print(str(error).split(";")[0])
+    """
+    assert output_of(code) == r"NORMKIT_ISA: 'avx\xff' is not available on this machine"
+
+
 def test_every_other_way_to_write_a_number_of_threads_is_refused() -> None:
     """They are read at every call that asks for threads, so one process can try them all."""
     code = f"""

@@ -356,3 +356,18 @@ def test_a_model_computes_in_the_default_mode(mode, dtype) -> None:
     got, seen = train(mode, dtype)
     assert got == expected
     assert set(seen) == {DEFAULT}
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_folding_computes_in_the_default_mode(mode) -> None:
+    from normkit import layers
+
+    model = nk.Sequential([layers.Dense(6, input_shape=(7,)), layers.BatchNormalization()], seed=1)
+    dense, norm = model.layers
+    dense.set_weights([w * np.float32(1e-30) + np.float32(3e-39) for w in dense.get_weights()])
+    norm.set_weights([np.full(6, v, np.float32) for v in (2e-8, 1e-39, 0.3, 1e-2)])
+    expected = bits(tuple(layers.fold_batch_norm(dense, norm).get_weights()))
+    with float_mode(mode):
+        got = layers.fold_batch_norm(dense, norm).get_weights()
+        assert current_mode() == mode
+    assert bits(tuple(got)) == expected

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "isas.hpp"
+#include "norm/environment.hpp"
 
 namespace normkit {
 
@@ -50,7 +51,8 @@ const KernelSet& find(const std::string& name, const std::string& asked_by) {
     if (set->isa == name) return *set;
     there_is += (there_is.empty() ? "" : ", ") + std::string(set->isa);
   }
-  throw std::invalid_argument(asked_by + ": '" + name + "' is not available on this machine; available: " + there_is);
+  throw std::invalid_argument(asked_by + ": " + quoted(name.c_str()) +
+                              " is not available on this machine; available: " + there_is);
 }
 
 std::atomic<const KernelSet*> active{nullptr};

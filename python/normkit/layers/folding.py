@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from normkit._numerics import default_arithmetic
 from normkit.layers.batch_normalization import BatchNormalization
 from normkit.layers.core import Dense
 
 __all__ = ["fold_batch_norm"]
 
 
+@default_arithmetic()
 def fold_batch_norm(dense: Dense, norm: BatchNormalization) -> Dense:
     """Return one Dense that computes what `norm` makes of `dense` in inference.
 
