@@ -216,7 +216,6 @@ def test_predict_to_stdout_and_to_a_file(call, table, tmp_path):
     )
 
     np.savetxt("unlabelled.csv", x, delimiter=",", fmt="%.6f")
-    (tmp_path / "p.csv").write_text("old")
     code, told, err = call("predict", "run", "--data", "unlabelled.csv", "--out", "p.csv")
     assert (code, told, err) == (0, "wrote p.csv: 60 rows\n", "")
     assert (tmp_path / "p.csv").read_text() == out
