@@ -32,8 +32,8 @@ using TeamBody = void (*)(void* context, const Team& team);
 void run_team(int threads, TeamBody body, void* context);
 
 // Runs body(team) on every member of a team of `threads`, or of 1 when threads is 1, inside another team's region,
-// or while another Python thread's call has the team. All members have the caller's kernels. body must not throw:
-// allocate before.
+// or while another Python thread's call has the team. All members have the kernels that the caller holds
+// (SameKernels). body must not throw: allocate before.
 template <class F>
 void parallel(int threads, F&& body) {
   struct Work {
@@ -44,6 +44,7 @@ void parallel(int threads, F&& body) {
       threads,
       [](void* context, const Team& team) {
         const Work& own = *static_cast<Work*>(context);
+        if (team.size == 1) return own.body(team);  // on the caller's thread, which has them
         const SameKernels same(own.kernels);
         own.body(team);
       },
