@@ -138,7 +138,7 @@ class ModelCheckpoint(MonitorCallback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
         super().set_state(state)
-        self._every.seen = state["seen"]
+        self._every.seen = int(state["seen"])
 
 
 class BackupAndRestore(Callback):
@@ -243,4 +243,4 @@ class BackupAndRestore(Callback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
-        self._every.seen = state["seen"]
+        self._every.seen = int(state["seen"])

@@ -100,7 +100,7 @@ class ReduceLROnPlateau(MonitorCallback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
         super().set_state(state)
-        self.wait, self.cooldown_counter = state["wait"], state["cooldown_counter"]
+        self.wait, self.cooldown_counter = int(state["wait"]), int(state["cooldown_counter"])
 
 
 class LearningRateScheduler(Callback):

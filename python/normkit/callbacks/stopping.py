@@ -140,7 +140,7 @@ class EarlyStopping(MonitorCallback):
             raise ValueError(
                 f"the best weights of EarlyStopping have the shapes {shapes}, the model's {ours}"
             )
-        self.wait, self.best_epoch = state["wait"], state["best_epoch"]
+        self.wait, self.best_epoch = int(state["wait"]), int(state["best_epoch"])
         self.best_weights, self._best_states = state["best_weights"], state["best_states"]
 
 

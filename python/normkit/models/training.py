@@ -244,7 +244,7 @@ class TrainingRun:
             )
         for name in ("epoch", "batch"):
             whole(name, state[name])
-        check_alike("metrics", state["metrics"], self._compiled.metrics_state())
+        check_alike("metrics", state["metrics"], self._compiled.metrics_state(), optional=False)
         own = {type(callback).__name__: callback for callback in self._listeners.callbacks}
         for saved in state["callbacks"]:
             if saved["class_name"] in own:
