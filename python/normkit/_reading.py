@@ -34,7 +34,7 @@ FAULTS = (
 OF_THE_SYSTEM = (FileNotFoundError, PermissionError, IsADirectoryError)
 
 MOST_EXPANDED = 1032  # deflate's limit: https://zlib.net/zlib_tech.html
-AT_ONCE = 64 << 20
+AT_ONCE = 32 << 20
 
 
 def reason(error: BaseException) -> str:

@@ -152,7 +152,8 @@ class ModelCheckpoint(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
-        self.best, self._every.seen = state["best"], state["seen"]
+        super().set_state(state)
+        self._every.seen = int(state["seen"])
 
 
 class OtherTrainingError(ValueError):
@@ -280,4 +281,4 @@ class BackupAndRestore(Callback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
-        self._every.seen = state["seen"]
+        self._every.seen = int(state["seen"])

@@ -97,9 +97,8 @@ class ReduceLROnPlateau(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
-        self.best, self.wait, self.cooldown_counter = (
-            state[name] for name in ("best", "wait", "cooldown_counter")
-        )
+        super().set_state(state)
+        self.wait, self.cooldown_counter = int(state["wait"]), int(state["cooldown_counter"])
 
 
 class LearningRateScheduler(Callback):

@@ -140,7 +140,8 @@ class EarlyStopping(MonitorCallback):
             raise ValueError(
                 f"the best weights of EarlyStopping have the shapes {shapes}, the model's {ours}"
             )
-        self.best, self.wait, self.best_epoch = best, wait, epoch
+        super().set_state(state)
+        self.wait, self.best_epoch = int(wait), int(epoch)
         self.best_weights, self._best_states = weights, states
 
 

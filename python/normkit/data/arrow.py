@@ -61,7 +61,7 @@ class ArrowFiles(Source):
     ------
     ValueError
         If a column is missing or not of real numbers, if files differ in it, or if no file can be read. A
-        file that cannot be read beside others that can, a row group that cannot be read or takes more than 64 MiB and
+        file that cannot be read beside others that can, a row group that cannot be read or takes more than 32 MiB and
         1032 times the bytes of its file, and a row with a missing value are faults, which `MiniBatches` raises or,
         with ``on_bad="skip"``, reports.
     ModuleNotFoundError
@@ -155,8 +155,8 @@ class ArrowFiles(Source):
     def _columns(self, names: str | Sequence[str]) -> Columns:
         try:
             return Columns(self._schema, names, self._first_list)
-        except _UnreadableError:
-            raise
+        except _UnreadableError as error:
+            raise ValueError(str(error)) from error
         except FAULTS as error:
             raise ValueError(f"{self._file}: {reason(error)}") from error
 

@@ -41,7 +41,7 @@ class Hdf5File(Source):
     ------
     ValueError
         If the file is damaged, lacks a dataset, or if one is not of real numbers, has its values in another file, or
-        promises more than 1032 times the bytes that are stored of it, and more than 64 MiB.
+        promises more than 1032 times the bytes that are stored of it, and more than 32 MiB.
     ModuleNotFoundError
         If h5py is not installed.
     """

@@ -47,7 +47,8 @@ def _chunk(column: dict[int, Any]) -> Chunk:
     dictionary = column.get(11, 0)
     start = dictionary if 0 < dictionary < column[9] else column[9]
     path = tuple(part.decode() for part in column[3])
-    return Chunk(path, start, column[7], _WIDTHS.get(column[1], 1))
+    nested = 2 if len(path) > 1 else 1  # pyarrow has levels and offsets beside the values of lists
+    return Chunk(path, start, column[7], nested * _WIDTHS.get(column[1], 1))
 
 
 def unpacked_bytes(file: Any, chunk: Chunk) -> int:

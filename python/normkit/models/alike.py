@@ -10,11 +10,11 @@ import numpy as np
 __all__ = ["check_alike"]
 
 
-def check_alike(what: str, saved: Any, ours: Any) -> None:
+def check_alike(what: str, saved: Any, ours: Any, optional: bool = True) -> None:
     """Raise ValueError if a saved state is of another kind than ours.
 
     Numbers take the place of numbers, text of text, and an array that of one of its shape, or of a number that nothing was
-    added to; a dict has all that ours has. What is None or empty in ours, or None in the saved one, may be anything: it had no value yet.
+    added to; a dict has all that ours has. What is None or empty in ours may be anything: it has no value yet.
 
     Parameters
     ----------
@@ -22,17 +22,23 @@ def check_alike(what: str, saved: Any, ours: Any) -> None:
         What the state is of, for the message: 'metrics'.
     saved, ours : None, bool, int, float, str, ndarray, or lists and dicts of these
         The states.
+    optional : bool, default True
+        Whether None may take the place of anything.
     """
-    if saved is None or ours is None or (isinstance(ours, (list, tuple, Mapping)) and not ours):
+    if (
+        ours is None
+        or (saved is None and optional)
+        or (isinstance(ours, (list, tuple, Mapping)) and not ours)
+    ):
         return
     if isinstance(ours, Mapping) and isinstance(saved, Mapping):
         for name, part in ours.items():
             if name not in saved:
                 raise ValueError(f"{what} has no '{name}'")
-            check_alike(f"{what}/{name}", saved[name], part)
+            check_alike(f"{what}/{name}", saved[name], part, optional)
     elif isinstance(ours, (list, tuple)) and isinstance(saved, (list, tuple)):
         for index, part in enumerate(saved):
-            check_alike(f"{what}/{index}", part, ours[min(index, len(ours) - 1)])
+            check_alike(f"{what}/{index}", part, ours[min(index, len(ours) - 1)], optional)
     elif _kind(saved) != _kind(ours) and not (_kind(ours) == "a number" and isinstance(saved, np.ndarray)):
         raise ValueError(f"{what} must be {_kind(ours)}, got {_kind(saved)}")
 
@@ -44,4 +50,4 @@ def _kind(value: Any) -> str:
         return "a number"
     if isinstance(value, Mapping):
         return "a dict"
-    return "text" if isinstance(value, str) else "a list"
+    return "text" if isinstance(value, str) else "nothing" if value is None else "a list"

@@ -230,7 +230,8 @@ def load_weights(model: Sequential, path: str | os.PathLike[str]) -> None:
     with archive.reading(path):
         kind = formats.format_of(path)
     if kind != OURS:
-        formats.load_weights(model, path, kind)
+        with all_or_nothing(model):
+            formats.load_weights(model, path, kind)
         return
     with archive.reading(path):
         config, arrays = archive.read(path)

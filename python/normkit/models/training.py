@@ -328,7 +328,7 @@ class TrainingRun:
             )
         for name in ("epoch", "batch"):
             whole(name, state[name])
-        check_alike("metrics", state["metrics"], self._compiled.metrics_state())
+        check_alike("metrics", state["metrics"], self._compiled.metrics_state(), optional=False)
         for callback, saved in self._matched(state["callbacks"])[0]:
             check_alike(type(callback).__name__, saved, callback.get_state())
 
