@@ -132,8 +132,8 @@ class EarlyStopping(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `Callback.set_state`."""
-        best, wait, epoch, weights, states = (
-            state[name] for name in ("best", "wait", "best_epoch", "best_weights", "best_states")
+        wait, epoch, weights, states = (
+            state[name] for name in ("wait", "best_epoch", "best_weights", "best_states")
         )
         shapes, ours = ([w.shape for w in one or ()] for one in (weights, self.model.weights))
         if shapes and shapes != ours:

@@ -344,8 +344,9 @@ def batch_norm_backward(
         The bias of the forward pass; required with `y` if it had one, else ignored.
     y : ndarray, optional
         The result of the forward pass, in place of x: x̂ = (z − bias) / weight, z being y before leaky_relu. Not after
-        relu or with a residual. No weight may be 0 then, and x̂ has the digits that y has left of it; see
-        `docs/operations.md` for the bound.
+        relu or with a residual. No weight may be 0 then. x̂ carries the error of y, divided by |weight|: at most
+        5 eps·max(|x̂|, |bias/weight|, 1/256), and 8 eps behind leaky_relu; in 16 bits, with float32's eps, half a unit of
+        y over |weight| (times the slope where y ≤ 0) more.
     training : bool, optional
         Whether the moments are those of x (True) or constants (False). Only for moments that do not know: made by
         hand, or merged.

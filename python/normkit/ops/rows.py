@@ -158,8 +158,9 @@ def layer_norm_backward(
         The bias of the forward pass; required with an activation or with `y` if it had one, else ignored.
     y : ndarray, optional
         The result of the forward pass, which had no activation, in place of x: x̂ = (y − bias) / weight. No weight
-        may be 0 then, and x̂ has the digits that y has left of it; see `docs/operations.md` for the bound. With
-        ``out=x`` in the forward pass, no array is kept.
+        may be 0 then. x̂ carries the error of y, divided by |weight|: at most 5 eps·max(|x̂|, |bias/weight|, 1/256); in
+        16 bits, with float32's eps, half a unit of y over |weight| more. With ``out=x`` in the forward pass, no array is
+        kept.
     axis : int or tuple of int, optional
         The axes that were normalized. Default: those of the moments, or the last one where they do not know them.
     where : ndarray of bool, optional
