@@ -30,7 +30,7 @@ NEEDED: dict[type, dict[str, Any]] = {
     schedules.PolynomialDecay: {"initial_learning_rate": 0.1, "decay_steps": 10},
     schedules.OneCycle: {"max_learning_rate": 0.1, "total_steps": 10},
     callbacks.MonitorCallback: {"monitor": "loss"},
-    callbacks.ModelCheckpoint: {"filepath": "a.file"},
+    callbacks.ModelCheckpoint: {"filepath": "a.safetensors"},
     callbacks.BackupAndRestore: {"backup_dir": "folder"},
     data.MiniBatches: {},
 }

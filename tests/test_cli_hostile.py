@@ -117,7 +117,7 @@ def test_layers_that_no_memory_holds(call: Command) -> None:
 
 @pytest.mark.parametrize("backup", ["run", "run/b", "./run/a/../b", "other/../run"])
 def test_a_backup_within_the_results(call: Command, backup: str) -> None:
-    told = f"--backup {Path(backup)} must be outside of --out run, which is to be a new folder"
+    told = f"--backup {Path(backup)} is in --out run, which is for results alone; choose a folder elsewhere for one of them"
     assert one_line(call, *TRAIN, "--out", "run", "--backup", backup) == told
 
 

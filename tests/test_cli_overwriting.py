@@ -51,6 +51,9 @@ def test_no_command_replaces_a_file(call, model, table, tmp_path, command, taken
     if command == "export" and not taken.endswith("safetensors"):  # its endings
         (tmp_path / f"{taken}.keras").hardlink_to(taken)
         taken += ".keras"
+    elif command == "train" and taken.endswith("safetensors"):  # it writes a folder
+        (tmp_path / f"{taken}.x").hardlink_to(tmp_path / taken)
+        taken += ".x"
     for name in spellings(tmp_path, taken):
         before = content(tmp_path)
         code, out, err = call(*COMMANDS[command], name)
@@ -62,7 +65,7 @@ def test_no_command_replaces_a_file(call, model, table, tmp_path, command, taken
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", ["folder", "link to a folder", "link to itself"])
 def test_no_command_replaces_a_folder_or_a_link(call, model, table, tmp_path, command, kind):
-    name = "taken.keras"
+    name = "taken" if command == "train" else "taken.keras"
     if kind == "folder":
         (tmp_path / name).mkdir()
         (tmp_path / name / "kept").touch()
@@ -86,7 +89,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(call, model, table, tmp_p
     if command == "predict":
         monkeypatch.setattr(predict, "Run", lambda path: slow(path, None))
     else:
-        monkeypatch.setitem(export.WRITERS, ".keras", lambda saved, path: (slow(saved, path), path.touch()))
+        monkeypatch.setattr(export.formats, "write", lambda saved, path, _: (slow(saved, path), path.touch()))
     code, _, err = call(*COMMANDS[command], "out.keras")
     assert (code, err) == (2, "normkit: out.keras: is there already; choose another name, or remove it\n")
     assert (tmp_path / "out.keras").read_text() == "theirs"
@@ -122,16 +125,13 @@ def test_where_nothing_can_be_written_is_told_before_the_work(
 ):
     for module, name in ((train, "_fit"), (predict, "Run"), (export, "Run")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("work was done"))
-    code, out, err = call(*COMMANDS[command], "table.csv/out.keras")
-    assert (code, out, err) == (2, "", "normkit: table.csv/out.keras: cannot write there: Not a directory\n")
+    name = "out" if command == "train" else "out.keras"
+    code, out, err = call(*COMMANDS[command], f"table.csv/{name}")
+    assert (code, out, err) == (2, "", f"normkit: table.csv/{name}: cannot write there: Not a directory\n")
     if os.geteuid() != 0:  # root may write anywhere
         (tmp_path / "locked").mkdir(mode=0o500)
-        code, out, err = call(*COMMANDS[command], "locked/out.keras")
-        assert (code, out, err) == (
-            2,
-            "",
-            "normkit: locked/out.keras: cannot write there: Permission denied\n",
-        )
+        code, out, err = call(*COMMANDS[command], f"locked/{name}")
+        assert (code, out, err) == (2, "", f"normkit: locked/{name}: cannot write there: Permission denied\n")
 
 
 @pytest.mark.parametrize("command", ["predict", "export"])

@@ -60,7 +60,7 @@ def refused(path, message):
         (lambda c: c["layers"][1]["config"].update(units=9), None, r"'kernel' must have shape \(6, 9\), got"),
         (lambda c: c["layers"][1]["config"].update(color="red"), None, "unexpected keyword argument 'color'"),
         (lambda c: c["compile"].update(loss="x"), None, "no loss 'x'"),
-        (lambda c: c["layers"][2]["config"].update(axis=math.inf), None, "cannot convert float infinity"),
+        (lambda c: c["layers"][2]["config"].update(axis=math.inf), None, "axis must be an integer, got inf"),
         (lambda c: c["random_state"]["state"].update(state=-1), None, "cannot be read"),
         (lambda c: c["random_state"]["state"].update(state=2**200), None, "cannot be read"),
         (lambda c: c.update(iterations=-1), None, "iterations must be an integer, 0 or more, got -1"),

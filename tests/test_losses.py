@@ -208,7 +208,7 @@ def test_accuracies():
     binary = metrics.BinaryAccuracy(threshold=0.65)
     binary.update_state([1, 1, 0, 0], p[:, :1])
     assert binary.result() == 0.5
-    with pytest.raises(ValueError, match="targets and predictions do not match"):
+    with pytest.raises(ValueError, match="targets and predictions must have the same length, got 2 and 4"):
         metrics.SparseCategoricalAccuracy().update_state([1, 0], p)
     with pytest.raises(ValueError, match="targets and predictions do not match"):
         metrics.MeanAbsoluteError().update_state([1, 0], np.ones((2, 2)))

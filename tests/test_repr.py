@@ -52,7 +52,7 @@ REQUIRED: dict[str, Any] = {
     "total_steps": 100,
     "max_learning_rate": 0.5,
     "fn": np.subtract,
-    "filepath": "a.file",
+    "filepath": "a.safetensors",
     "backup_dir": "folder",
     "filename": "a.csv",
     "schedule": abs,
@@ -318,8 +318,13 @@ def test_callbacks() -> None:
     )
     assert repr(callbacks.LambdaCallback(on_epoch_end=abs)) == "LambdaCallback(on_epoch_end=abs)"
     assert repr(callbacks.CSVLogger("a.csv", separator=";")) == "CSVLogger('a.csv', separator=';')"
-    checkpoint = callbacks.ModelCheckpoint(Path("a.file"), save_best_only=True, initial_value_threshold=0.5)
-    assert repr(checkpoint) == "ModelCheckpoint('a.file', save_best_only=True, initial_value_threshold=0.5)"
+    checkpoint = callbacks.ModelCheckpoint(
+        Path("a.safetensors"), save_best_only=True, initial_value_threshold=0.5
+    )
+    assert (
+        repr(checkpoint)
+        == "ModelCheckpoint('a.safetensors', save_best_only=True, initial_value_threshold=0.5)"
+    )
 
 
 class Circle(callbacks.Callback):

@@ -183,7 +183,7 @@ def test_parameters_of_either_type_give_gradients_of_theirs(rng: np.random.Gener
     assert (narrow.dx.dtype, narrow.dweight.dtype, narrow.dbias.dtype) == (np.dtype(dtype),) * 3
     assert wide_gradients.dweight.dtype == np.float32
     assert np.array_equal(bits(narrow.dweight), bits(wide_gradients.dweight.astype(dtype)))
-    assert nk.layer_norm_backward(x, x, moments).dweight.dtype == dtype
+    assert nk.layer_norm_backward(x, x, nk.Moments(*moments)).dweight.dtype == dtype
 
 
 def test_sums_over_many_rows_keep_their_digits(dtype: Any) -> None:

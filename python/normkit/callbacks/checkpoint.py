@@ -87,14 +87,16 @@ class ModelCheckpoint(MonitorCallback):
         initial_value_threshold: float | None = None,
     ) -> None:
         super().__init__(monitor, mode, initial_value_threshold)
+        self.save_best_only = flag(f"{type(self).__name__}: save_best_only", save_best_only)
+        self.save_weights_only = flag(f"{type(self).__name__}: save_weights_only", save_weights_only)
         self.filepath = str(a_path("ModelCheckpoint: filepath", filepath))
         if not self.filepath.endswith("}"):  # or else the logs decide
-            ending = ending_of(Path(self.filepath), WEIGHTS_ENDINGS if save_weights_only else MODEL_ENDINGS)
+            ending = ending_of(
+                Path(self.filepath), WEIGHTS_ENDINGS if self.save_weights_only else MODEL_ENDINGS
+            )
             if ending in WRITTEN_BY:  # known to be missing before the first epoch, not after it
                 optional(WRITTEN_BY[ending], f"{ending} is written by", "interchange")
         self.verbose = verbose
-        self.save_best_only = flag(f"{type(self).__name__}: save_best_only", save_best_only)
-        self.save_weights_only = flag(f"{type(self).__name__}: save_weights_only", save_weights_only)
         self.save_freq = save_freq
         self.initial_value_threshold = initial_value_threshold
         self._every = _Every("ModelCheckpoint", save_freq)

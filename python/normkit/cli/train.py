@@ -112,9 +112,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     Under a launcher of MPI every rank trains, and the first prints and writes.
     """
-    out, backup = arguments.out, arguments.backup
-    if out and backup and out.resolve() in (backup.resolve(), *backup.resolve().parents):
-        raise ValueError(f"--backup {backup} must be outside of --out {out}, which is to be a new folder")
     shared = arguments.deterministic or launched_ranks() > 1
     distribution = DataParallel(deterministic=arguments.deterministic) if shared else Distribution()
     with distribution.guard():

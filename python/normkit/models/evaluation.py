@@ -182,8 +182,8 @@ class Model(Network):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
-    @with_keyword_hints
     @default_float_mode()
+    @with_keyword_hints
     def evaluate(
         self,
         x: Data,
@@ -211,8 +211,8 @@ class Model(Network):
         with self.distribution.guard(), self._listeners(verbose, callbacks, count) as listeners:
             return flattened(self.run_test(batches, listeners, count), return_dict)
 
-    @with_keyword_hints
     @default_float_mode()
+    @with_keyword_hints
     def predict(
         self,
         x: Data,
@@ -268,8 +268,8 @@ class Model(Network):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
-    @with_keyword_hints
     @default_float_mode()
+    @with_keyword_hints
     def test_on_batch(
         self,
         x: ArrayLike,
@@ -287,8 +287,8 @@ class Model(Network):
                 compiled.test_step(*batch)
             return flattened(compiled.logs(), return_dict)
 
-    @with_keyword_hints
     @default_float_mode()
+    @with_keyword_hints
     def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for this batch in inference mode, an array of its own."""
         outputs = self(x, training=False)

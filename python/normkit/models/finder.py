@@ -66,8 +66,8 @@ class LearningRateNotFound(ValueError):  # noqa: N818
         return type(self), (str(self), self.rates, self.losses)
 
 
-@with_keyword_hints
 @default_float_mode()
+@with_keyword_hints
 def find_learning_rate(
     model: Sequential,
     x: ArrayLike,

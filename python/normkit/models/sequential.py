@@ -72,8 +72,8 @@ class Sequential(Model):
         """Leave out the fit at work: a copy made by a callback is not training."""
         return {**vars(self), "_run": None}
 
-    @with_keyword_hints
     @default_float_mode()
+    @with_keyword_hints
     def fit(
         self,
         x: Data,
@@ -265,8 +265,8 @@ class Sequential(Model):
         *,
         return_dict: Literal[True],
     ) -> dict[str, float]: ...
-    @with_keyword_hints
     @default_float_mode()
+    @with_keyword_hints
     def train_on_batch(
         self,
         x: ArrayLike,

@@ -256,6 +256,7 @@ class TrainingRun:
             Why the training must not go on from there; and what is another than it was, though it can go on. Empty
             where there is nothing to tell.
         """
+        whole("epoch", state["epoch"])
         theirs, ours = state["setup"], self._setup.values
         decisive = differences(theirs["decisive"], ours["decisive"])
         if decisive:
@@ -315,7 +316,7 @@ class TrainingRun:
         try:
             yield
         except BaseException:
-            self.set_state(before)
+            self._go_to(before)
             raise
 
     def check_state(self, state: Mapping[str, Any]) -> None:
@@ -335,6 +336,9 @@ class TrainingRun:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go there; callbacks take over the state of those of the same class and label."""
         self.check_state(state)
+        self._go_to(state)
+
+    def _go_to(self, state: Mapping[str, Any]) -> None:
         self._passes.set_state(state["passes"])
         self._compiled.set_metrics_state(state["metrics"])
         for callback, saved in self._matched(state["callbacks"])[0]:
