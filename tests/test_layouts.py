@@ -53,8 +53,9 @@ def odd_strides(x: Array) -> Array:
 
 def layouts(x: Array) -> Iterator[tuple[str, Array]]:
     for order in itertools.permutations(range(x.ndim)):
-        yield f"order {order}", as_stored(x, order)
-        yield f"order {order}, odd strides", odd_strides(as_stored(x, order))
+        # Numbers that mean nothing in every other order: each place of a length of 1 has them in some.
+        stored = as_stored(x, order)
+        yield f"order {order}", odd_strides(stored) if 1 in x.shape and order[0] % 2 else stored
     for name, change in (("sliced", sliced), ("reversed", reversed_axes), ("unaligned", unaligned)):
         yield name, change(x)
         yield f"{name}, last axes first", change(x.T).T
