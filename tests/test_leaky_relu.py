@@ -104,8 +104,7 @@ def test_a_product_with_the_slope_that_vanishes(isa: str, dtype: Any) -> None:
         x, stats=stats, training=False, eps=0.0, activation="leaky_relu", return_moments=True
     )
     np.testing.assert_array_equal(y, [[0.0], [least], [0.0], [0.0]])
-    ones = np.ones(1, dtype)
-    got = gradients_from_y(np.ones_like(x), y, moments, ones, 0 * ones, training=False)
+    got = gradients_from_y(np.ones_like(x), y, moments, None, None, training=False)
     np.testing.assert_array_equal(got.dx, np.array([[0.01], [1.0], [0.01], [0.01]], dtype))
 
 

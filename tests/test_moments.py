@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import normkit as nk
+from normkit.distributed import sync_batch_norm
 
 SHAPE = (6, 8, 5, 3)  # every axis of another length, and none of length 1
 Step = Callable[..., Any]
@@ -357,6 +358,56 @@ X = np.ones((4, 3), np.float32)
 STATS = nk.RunningStats(3)
 MISTAKES = [
     (
+        lambda: nk.batch_renorm(X, np.ones(4, "f4"), stats=STATS, r_max=1, d_max=0),
+        ValueError,
+        r"batch_renorm: weight must have shape \(3,\), got \(4,\)",
+    ),
+    (
+        lambda: nk.batch_renorm(X, [1, 1, 1], stats=STATS, r_max=1, d_max=0),
+        TypeError,
+        r"batch_renorm: weight must be a numpy array, got list",
+    ),
+    (
+        lambda: nk.batch_renorm(X, np.ones(3), stats=STATS, r_max=1, d_max=0),
+        TypeError,
+        r"batch_renorm: weight must be float32 like x, got float64",
+    ),
+    (
+        lambda: nk.batch_renorm(X, stats=STATS, r_max="2", d_max=0),
+        TypeError,
+        r"batch_renorm: r_max must be a number, got '2'",
+    ),
+    (
+        lambda: nk.batch_renorm(X.tolist(), stats=STATS, r_max=1, d_max=0),
+        TypeError,
+        r"batch_renorm: x must be a numpy array, got list",
+    ),
+    (lambda: sync_batch_norm(X.tolist()), TypeError, r"sync_batch_norm: x must be a numpy array, got list"),
+    (
+        lambda: sync_batch_norm(X, axis=5),
+        ValueError,
+        r"sync_batch_norm: axis 5 is out of range for x with 2 axes",
+    ),
+    (lambda: sync_batch_norm(X, axis="a"), TypeError, r"sync_batch_norm: axis must be an integer, got 'a'"),
+    (lambda: sync_batch_norm(X, eps="a"), TypeError, r"sync_batch_norm: eps must be a number, got 'a'"),
+    (
+        lambda: setattr(nk.RunningStats(3), "mean", None),
+        ValueError,
+        r"mean must be one number, or one for each of 3 channels, got None",
+    ),
+    (
+        lambda: nk.RunningStats(3).load_state_dict(
+            {"running_mean": X[0], "running_var": X[0], "num_batches_tracked": [[1, 2], [3]]}
+        ),
+        ValueError,
+        r"num_batches_tracked must be whole and not negative",
+    ),
+    (
+        lambda: nk.Moments(np.array(["a", None], object), np.ones(2)),
+        TypeError,
+        r"Moments: mean must be an array of numbers",
+    ),
+    (
         lambda: nk.batch_norm(X, stats=(X[0], X[1])),
         TypeError,
         r"batch_norm: stats must be RunningStats, got tuple; for a mean",
@@ -468,19 +519,12 @@ def test_mistakes_are_explained(call: Callable[[], Any], error: type[Exception],
 
 @pytest.mark.parametrize("shape", [(6, 5), (2, 5, 40), (3, 4, 5, 1)])
 @pytest.mark.parametrize("activation", [None, "relu"])
-@pytest.mark.parametrize("with_residual", [False, True])
 @pytest.mark.parametrize("out", [None, "dy", "x"])
 def test_the_gradient_of_a_residual(
-    shape: tuple[int, ...],
-    activation: str | None,
-    with_residual: bool,
-    out: str | None,
-    rng: np.random.Generator,
+    shape: tuple[int, ...], activation: str | None, out: str | None, rng: np.random.Generator
 ) -> None:
     x, dy, residual = rng.standard_normal((3, *shape)).astype(np.float32)
-    y, moments = nk.batch_norm(
-        x, residual=residual if with_residual else None, activation=activation, return_moments=True
-    )
+    y, moments = nk.batch_norm(x, residual=residual, activation=activation, return_moments=True)
     expected = nk.batch_norm_backward(dy, x, moments)
     passed = dy.copy() if activation is None else np.where(y > 0, dy, np.float32(0))
     operands = {"dy": dy, "x": x}
@@ -492,3 +536,102 @@ def test_the_gradient_of_a_residual(
     for twin in (copy.copy(got), pickle.loads(pickle.dumps(got)), dataclasses.replace(got, dx=got.dx)):
         assert twin == got
         np.testing.assert_array_equal(twin.dresidual, passed)
+
+
+def test_a_residual_that_was_not_there(rng: np.random.Generator) -> None:
+    x, dy, residual = rng.standard_normal((3, 6, 4))
+    _, moments = nk.batch_norm(x, return_moments=True)
+    with pytest.raises(ValueError, match="return_dresidual=True, and the forward pass had no residual"):
+        nk.batch_norm_backward(dy, x, moments, return_dresidual=True)
+    y, moments = nk.batch_norm(x, residual=residual, return_moments=True)
+    with pytest.raises(ValueError, match="y= cannot serve with a residual"):
+        nk.batch_norm_backward(dy, None, moments, y=y)
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"])
+def test_a_parameter_that_was_not_there(name: str, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((6, 4))
+    groups = (2,) if name == "group_norm" else ()
+    _, moments = getattr(nk, name)(x, *groups, return_moments=True)
+    with pytest.raises(ValueError, match="the forward pass had no weight, which the gradient depends on"):
+        getattr(nk, f"{name}_backward")(x, x, moments, np.ones(4))
+    if name.endswith(("layer_norm", "rms_norm")):
+        _, moments = getattr(nk, name)(x, activation="silu", return_moments=True)
+        with pytest.raises(ValueError, match="the forward pass had no bias, which the gradient depends on"):
+            getattr(nk, f"{name}_backward")(x, x, moments, bias=np.ones(4))
+
+
+def test_moments_of_other_arrays_are_an_error(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((10, 4))
+    _, moments = nk.batch_norm(x, return_moments=True)
+    with pytest.raises(ValueError, match="moments are of 10 values per channel, and x has 5; pass the x"):
+        nk.batch_norm_backward(x[:5], x[:5], moments)
+    _, ghosts = nk.ghost_batch_norm(x[:5], ghost_size=3)
+    with pytest.raises(ValueError, match="moments are of virtual batches of another size than ghost_size=4"):
+        nk.ghost_batch_norm_backward(x[:5], x[:5], ghosts, ghost_size=4)
+
+
+def test_what_is_not_known_is_not_guessed(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((10, 4))
+    _, moments = nk.batch_norm(x, return_moments=True)
+    with pytest.raises(ValueError, match="do not know whether they are the statistics of x"):
+        nk.batch_norm_backward(x, x, dataclasses.replace(moments, training=None))
+    for activation in ("relu", "leaky_relu", "gelu"):
+        by_hand = nk.Moments(*moments, activation=activation)
+        with pytest.raises(ValueError, match=f"activation='{activation}' without what its gradient needs"):
+            nk.batch_norm_backward(x, x, by_hand, training=True)
+    _, groups = nk.group_norm(x, 2, return_moments=True)
+    with pytest.raises(ValueError, match="activation='relu' without the bits"):
+        nk.group_norm_backward(x, x, nk.Moments(*groups, activation="relu"))
+    for name in ("layer_norm", "group_norm"):
+        with pytest.raises(ValueError, match=f"said to be constants, and {name} has none"):
+            getattr(nk, f"{name}_backward")(x, x, nk.Moments(*groups, training=False))
+    for wrong in (1.0, True, "a", np.array([1.5])):
+        with pytest.raises(TypeError, match="axis must be an integer or a tuple of integers"):
+            nk.batch_norm_backward(x, x, moments, axis=wrong)
+    with pytest.raises(TypeError, match="training must be True or False, got 'no'"):
+        nk.batch_norm_backward(x, x, nk.Moments(*moments), training="no")
+    for bits in ("abc", [1, "a"]):
+        with pytest.raises(
+            TypeError, match=r"moments\.active must be the bits that the forward pass returned"
+        ):
+            nk.batch_norm_backward(x, x, dataclasses.replace(moments, active=bits))
+    for words in ({}, {"activation": "relu"}):
+        with pytest.raises(ValueError, match="negative_slope is that of activation='leaky_relu'"):
+            nk.batch_norm(x, negative_slope=0.3, **words)
+
+
+def test_virtual_batches_do_not_overlap_their_result(rng: np.random.Generator) -> None:
+    memory = rng.standard_normal((12, 4))
+    for out in (memory[3:8], memory[4:9][::-1]):
+        with pytest.raises(ValueError, match="out overlaps an operand in part"):
+            nk.ghost_batch_norm(memory[:5], ghost_size=3, out=out)
+    expected, _ = nk.ghost_batch_norm(memory[:5], ghost_size=3)
+    nk.ghost_batch_norm(memory[:5], ghost_size=3, out=memory[:5])
+    np.testing.assert_array_equal(memory[:5], expected)
+
+
+def test_frozen_statistics_of_several_ranks(rng: np.random.Generator) -> None:
+    from normkit.distributed import sync_batch_norm, sync_batch_norm_backward
+
+    x, dy = rng.standard_normal((2, 10, 4))
+    weight, bias = rng.standard_normal((2, 4))
+    stats = nk.RunningStats(4, dtype=np.float64)
+    stats.mean, stats.var = rng.standard_normal(4), rng.uniform(0.5, 2, 4)
+    stats.freeze()
+    y, moments = sync_batch_norm(x, weight, bias, stats=stats)
+    expected, plain = nk.batch_norm(x, weight, bias, stats=stats, return_moments=True)
+    np.testing.assert_array_equal(y, expected)
+    same(
+        list(sync_batch_norm_backward(dy, x, moments, weight)),
+        list(nk.batch_norm_backward(dy, x, plain, weight)),
+    )
+
+
+def test_moments_beside_arrays() -> None:
+    _, moments = nk.batch_norm(np.eye(4), return_moments=True)
+    assert moments != np.ones(4)
+    assert np.ones(4) != moments
+    gradients = nk.batch_norm_backward(np.eye(4), np.eye(4), moments)
+    assert gradients == copy.deepcopy(gradients)
+    assert gradients != nk.batch_norm_backward(2 * np.eye(4), np.eye(4), moments)

@@ -234,10 +234,10 @@ py::tuple moments(const py::object& x_object, const py::object& axis, const py::
 }
 
 py::tuple backward(const py::object& dy_object, const py::object& x_object, const py::object& mean_object,
-                   const py::object& rstd_object, const py::object& weight_object, const py::object& bias_object,
-                   const py::object& active_object, bool from_output, const py::object& slope, bool training,
-                   const py::object& axis, const py::object& where, bool return_dresidual, const py::object& out,
-                   const py::object& num_threads) {
+                   const py::object& rstd_object, const py::object& samples, const py::object& weight_object,
+                   const py::object& bias_object, const py::object& active_object, bool from_output,
+                   const py::object& slope, bool training, const py::object& axis, const py::object& where,
+                   bool return_dresidual, const py::object& out, const py::object& num_threads) {
   const Operation op{"batch_norm_backward"};
   const py::array x = checked_input(op, from_output ? "y" : "x", x_object);
   const Scalar scalar = scalar_of(x);
@@ -247,6 +247,10 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
   const py::array bias = checked_parameter(op, "bias", bias_object, scalar, view.channels());
   const auto mean = checked_moments(op, "moments.mean", mean_object, view.channels());
   const auto rstd = checked_moments(op, "moments.rstd", rstd_object, view.channels());
+  if (PyLong_Check(samples.ptr()) != 0 && view.shape().channels > 0 &&
+      PyLong_AsSsize_t(samples.ptr()) != view.shape().per_channel())
+    op.value_error("moments are of " + std::string(py::str(samples)) + " values per channel, and x has " +
+                   std::to_string(view.shape().per_channel()) + "; pass the x of the forward pass");
   if (from_output) {
     if (!active_object.is_none())
       op.value_error(

@@ -98,7 +98,7 @@ class KeptBits {
   KeptBits(const Operation& op, const ChannelView& view, const py::object& given) : view_(view) {
     if (given.is_none()) return;
     const auto array = py::array_t<std::uint8_t, py::array::c_style>::ensure(given);
-    if (!array) throw py::error_already_set();
+    if (!array) op.type_error("moments.active must be the bits that the forward pass returned, an array of uint8");
     const std::uint64_t signature = view.signature();
     if (array.size() != whole_bytes() + signature_bytes + readable ||
         std::memcmp(array.data() + whole_bytes() + readable, &signature, signature_bytes) != 0)

@@ -13,7 +13,8 @@ namespace {
 // Labels as they are kept: int64, one per row, each the number of a class.
 py::array checked_labels(const Operation& op, const py::object& object, Index rows, Index classes) {
   const auto labels = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>::ensure(object);
-  if (!labels) throw py::error_already_set();
+  if (!labels)
+    op.type_error("labels must be integers, got " + std::string(py::str(py::type::of(object).attr("__name__"))));
   if (labels.size() != rows)
     op.value_error("there must be a label for each of " + std::to_string(rows) + " rows, got " +
                    std::to_string(labels.size()));

@@ -69,8 +69,8 @@ class Moments:
         `add_layer_norm` and `add_rms_norm`: the probability that an element became 0.
     seed : int
         The seed of that dropout.
-    has_weight, has_bias : bool
-        Whether the forward pass had a weight and a bias, which the backward pass then needs as well.
+    has_weight, has_bias, has_residual : bool
+        Whether the forward pass had a weight, a bias and a residual: what the backward pass must be given as well.
     """
 
     mean: F64
@@ -88,11 +88,14 @@ class Moments:
     seed: int = 0
     has_weight: bool = False
     has_bias: bool = False
+    has_residual: bool = False
+
+    __array_ufunc__ = None  # so that an array compared with moments asks them
 
     def __post_init__(self) -> None:
         for name in ("mean", "rstd"):
             value = getattr(self, name)
-            if not isinstance(value, np.ndarray):
+            if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
                 object.__setattr__(self, name, _numbers(f"{type(self).__name__}: {name}", value))
         keeps_bits = self.operation in ("batch_norm", "group_norm", "instance_norm")
         if keeps_bits and self.activation == "relu" and self.active is None:
@@ -255,8 +258,10 @@ class BatchMoments(Moments):
                 )
         filled = [part for part in given if np.any(part.samples)] or [first]
         if len(filled) == 1:
-            only: BatchMoments = filled[0]
-            return only
+            only = filled[0]
+            return BatchMoments(
+                only.mean, only.rstd, only.var, only.samples, operation="batch_moments", eps=only.eps
+            )
         return BatchMoments.of_rows(
             np.stack([part.mean for part in filled]),
             np.stack([part.var for part in filled]),
@@ -286,7 +291,8 @@ class BatchMoments(Moments):
             shift = np.add.reduce(share * (mean - pivot), axis=0)
             merged = np.add.reduce(share * (var + np.square(mean - pivot - shift)), axis=0)
             rstd = np.where(total > 0, 1.0 / np.sqrt(merged + eps), 0.0)
-        return BatchMoments(pivot + shift, rstd, merged, as_count(total), operation="batch_moments", eps=eps)
+            mean = pivot + shift
+        return BatchMoments(mean, rstd, merged, as_count(total), operation="batch_moments", eps=eps)
 
 
 class NormGradients(NamedTuple):
@@ -305,6 +311,14 @@ class NormGradients(NamedTuple):
     dx: NDArray[Any]
     dweight: NDArray[Any]
     dbias: NDArray[Any]
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(_equal(one, two) for one, two in zip(self, other, strict=True))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,5 +347,6 @@ class ResidualGradients:
     def __getitem__(self, index: int) -> NDArray[Any]:
         return (self.dx, self.dweight, self.dbias)[index]
 
+    __array_ufunc__ = None
     __eq__ = Moments.__eq__
     __hash__ = None  # type: ignore[assignment]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit import ops
-from normkit._checks import positive_integer
+from normkit._checks import number, positive_integer
 from normkit._numerics import default_arithmetic
 from normkit.moments import BatchMoments, Moments, NormGradients
 from normkit.ops._context import completed, require_parameters
@@ -161,10 +161,19 @@ def ghost_batch_norm_backward(
             f"{op}: moments must be a list of {len(starts)}, one for each virtual batch, got {len(moments)}; "
             "pass what ghost_batch_norm returned for this x and ghost_size"
         )
-    if np.shape(dy) != x.shape:
-        raise ValueError(f"{op}: dy must have shape {x.shape}, got {np.shape(dy)}")
+    given: Any = dy
+    if not isinstance(given, np.ndarray) or given.shape != x.shape:
+        got = given.shape if isinstance(given, np.ndarray) else type(given).__name__
+        raise ValueError(f"{op}: dy must have shape {x.shape}, got {got}")
+    for start, part in zip(starts, moments, strict=True):
+        values = x[start : start + ghost_size].size // max(x.shape[axis], 1)
+        if isinstance(part, BatchMoments) and np.any(np.asarray(part.samples) != values):
+            raise ValueError(
+                f"{op}: moments are of virtual batches of another size than ghost_size={ghost_size}; pass the ghost_size "
+                "and the x of the forward pass"
+            )
     dx = np.empty_like(x) if out is None else out
-    _check_out(op, x, dx)
+    _check_out(op, x, dx, dy)
     gradients = []
     for start, its_moments in zip(starts, moments, strict=True):
         part = slice(start, start + ghost_size)
@@ -194,9 +203,43 @@ def _starts(op: str, x: Any, ghost_size: int, axis: int) -> range:
     return range(0, len(x), ghost_size)
 
 
-def _check_out(op: str, x: Array, out: Any) -> None:
+def _check_out(op: str, x: Array, out: Any, *others: Array) -> None:
     if not isinstance(out, np.ndarray) or out.shape != x.shape or out.dtype != x.dtype:
         raise ValueError(f"{op}: out must be {x.dtype} of shape {x.shape} like x")
+    for operand in (x, *others):
+        same = out.ctypes.data == operand.ctypes.data and out.strides == operand.strides
+        if not same and np.may_share_memory(out, operand) and _share_memory(out, operand):
+            raise ValueError(
+                f"{op}: out overlaps an operand in part; pass the operand itself or other memory"
+            )
+
+
+def _share_memory(one: Array, other: Array) -> bool:
+    try:
+        return bool(np.shares_memory(one, other, 1 << 16))  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _check_parameters(op: str, x: Any, axis: Any, **parameters: Any) -> None:
+    """Raise an error unless x is an array, and weights and biases are in its dtype and of its channels."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(
+            f"{op}: x must be a numpy array, got {type(x).__name__}; convert it with np.asarray(x)"
+        )
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)) or not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"{op}: axis must be that of one of the {x.ndim} axes of x, got {axis!r}")
+    for name, value in parameters.items():
+        if value is None:
+            continue
+        if not isinstance(value, np.ndarray):
+            raise TypeError(
+                f"{op}: {name} must be a numpy array, got {type(value).__name__}; convert it with np.asarray({name})"
+            )
+        if value.dtype not in (x.dtype, _parameter_dtype(x)):
+            raise TypeError(f"{op}: {name} must be {x.dtype} like x, got {value.dtype}")
+        if value.shape != (x.shape[axis],):
+            raise ValueError(f"{op}: {name} must have shape ({x.shape[axis]},), got {value.shape}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -308,6 +351,7 @@ def batch_renorm(
     """
     _check_bounds("batch_renorm", r_max, d_max)
     require_stats("batch_renorm", stats)
+    _check_parameters("batch_renorm", x, axis, weight=weight, bias=bias)
     batch = ops.batch_moments(x, axis=axis, eps=eps, num_threads=num_threads)
     if batch.mean.shape != stats.mean.shape:
         raise ValueError(
@@ -370,8 +414,10 @@ def batch_renorm_backward(
             "pass what batch_renorm returned"
         )
     op = "batch_renorm_backward"
-    known = completed(op, moments, ("batch_renorm",), x, axis=axis, default_axis=1)
+    known = completed(op, moments, ("batch_renorm",), x, axis=axis, default_axis=1, training=None)
     require_parameters(op, known, weight, None, needs_bias=False)
+    assert isinstance(known.axis, int)
+    _check_parameters(op, x, known.axis, weight=weight)
     with default_arithmetic():
         scale = (known.r if weight is None else known.r * weight).astype(_parameter_dtype(x))
     of_batch_norm = Moments(known.mean, known.rstd, training=known.training is not False, axis=known.axis)
@@ -390,6 +436,7 @@ def _parameter_dtype(x: Array) -> np.dtype[Any]:
 
 
 def _check_bounds(op: str, r_max: float, d_max: float) -> None:
+    r_max, d_max = number(f"{op}: r_max", r_max), number(f"{op}: d_max", d_max)
     if not (math.isfinite(r_max) and r_max >= 1.0):
         raise ValueError(f"{op}: r_max must be finite and at least 1, got {r_max}")
     if not (math.isfinite(d_max) and d_max >= 0.0):

@@ -228,6 +228,8 @@ class RunningStats:
 
     def _assign(self, name: str, to: Array, value: Any) -> None:
         try:
+            if value is None:  # which NumPy would take for NaN
+                raise TypeError
             with default_arithmetic():
                 to[...] = value
         except (TypeError, ValueError):
@@ -482,7 +484,10 @@ class RunningStats:
         return array
 
     def _checked_count(self, name: str, value: Any, *, each: bool = True) -> Count:
-        count = np.asarray(value)
+        try:
+            count = np.asarray(value)
+        except ValueError:  # a ragged list
+            count = np.asarray("none")
         fits = count.shape == () or (each and count.shape == self._mean.shape)
         # Comparisons with NaN are False; beyond 2**53 a float no longer counts.
         is_count = count.dtype.kind in "iuf" and np.all(

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit import ops
+from normkit._checks import finite, integer
+from normkit._numerics import default_arithmetic
 from normkit.distributed.chunks import Chunks
 from normkit.distributed.communicator import Communicator, world
 from normkit.moments import BatchMoments, Moments, NormGradients
-from normkit.ops._context import completed, from_first, require_parameters
+from normkit.ops._context import completed, require_parameters
 from normkit.stats import RunningStats, require_stats
 
 __all__ = ["PartedBatchNorm", "sync_batch_norm", "sync_batch_norm_backward"]
@@ -93,19 +95,22 @@ class PartedBatchNorm:
         dx = rstd · weight · (dy − Σ dy / n − x̂ · Σ (dy · x̂) / n), where the subtrahend is itself a batch norm of x with
         given moments.
         """
-        c = self._channels
-        table = np.zeros((len(self._chunks.local), 2 * c))
-        for position, gradient in zip(self._positions, gradients, strict=True):
-            table[position, :c], table[position, c:] = gradient.dbias, gradient.dweight
-        total = self._chunks.total(table) / np.maximum(moments.samples, 1)
-        scale = moments.rstd if weight is None else moments.rstd * weight
-        stats = _constants(moments)
-        for gradient, x in zip(gradients, parts, strict=True):
-            slope, offset = ((scale * mean).astype(gradient.dbias.dtype) for mean in (total[c:], total[:c]))
-            owed = ops.batch_norm(
-                x, slope, offset, stats=stats, training=False, eps=moments.eps, **self._options
-            )
-            np.subtract(gradient.dx, owed, out=gradient.dx)
+        with default_arithmetic():
+            c = self._channels
+            table = np.zeros((len(self._chunks.local), 2 * c))
+            for position, gradient in zip(self._positions, gradients, strict=True):
+                table[position, :c], table[position, c:] = gradient.dbias, gradient.dweight
+            total = self._chunks.total(table) / np.maximum(moments.samples, 1)
+            scale = moments.rstd if weight is None else moments.rstd * weight
+            stats = _constants(moments)
+            for gradient, x in zip(gradients, parts, strict=True):
+                slope, offset = (
+                    (scale * mean).astype(gradient.dbias.dtype) for mean in (total[c:], total[:c])
+                )
+                owed = ops.batch_norm(
+                    x, slope, offset, stats=stats, training=False, eps=moments.eps, **self._options
+                )
+                np.subtract(gradient.dx, owed, out=gradient.dx)
 
 
 def _constants(moments: BatchMoments) -> RunningStats:
@@ -113,6 +118,17 @@ def _constants(moments: BatchMoments) -> RunningStats:
     stats = RunningStats(len(moments.mean), dtype=np.float64)
     stats.mean, stats.var = moments.mean, moments.var
     return stats
+
+
+def _checked(op: str, x: Any, axis: Any) -> int:
+    """Return the channel axis from the first, or raise: x must be an array, axis one of its axes."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(
+            f"{op}: x must be a numpy array, got {type(x).__name__}; convert it with np.asarray(x)"
+        )
+    if not -x.ndim <= integer(f"{op}: axis", axis) < x.ndim:
+        raise ValueError(f"{op}: axis {axis} is out of range for x with {x.ndim} axes")
+    return int(axis) % x.ndim
 
 
 def _alone(x: Array, comm: Any, axis: int, num_threads: int | None) -> tuple[PartedBatchNorm, list[Array]]:
@@ -166,19 +182,38 @@ def sync_batch_norm(
     """
     if stats is not None:
         require_stats("sync_batch_norm", stats)
+    axis = _checked("sync_batch_norm", x, axis)
+    eps = finite("sync_batch_norm: eps", eps)
+    if stats is not None and stats.frozen:
+        y, used = ops.batch_norm(
+            x, weight, bias, stats=stats, axis=axis, eps=eps, return_moments=True, num_threads=num_threads
+        )
+        constants = BatchMoments(
+            used.mean,
+            used.rstd,
+            stats.var.astype(np.float64),
+            0,
+            operation="sync_batch_norm",
+            training=False,
+            axis=axis,
+            eps=eps,
+            has_weight=weight is not None,
+            has_bias=bias is not None,
+        )
+        return y, constants
     norm, parts = _alone(x, comm, axis, num_threads)
     moments = replace(
-        norm.moments(parts, float(eps)),
+        norm.moments(parts, eps),
         operation="sync_batch_norm",
         training=True,
-        axis=from_first(axis, x.ndim),
+        axis=axis,
         has_weight=weight is not None,
         has_bias=bias is not None,
     )
-    y = norm.normalize(parts, moments, weight, bias)
+    ys = norm.normalize(parts, moments, weight, bias)
     if stats is not None:
         stats.update(moments)
-    return (y[0] if y else np.empty_like(x)), moments
+    return (ys[0] if ys else np.empty_like(x)), moments
 
 
 def sync_batch_norm_backward(
@@ -225,9 +260,13 @@ def sync_batch_norm_backward(
             f"sync_batch_norm_backward: moments must be the BatchMoments of sync_batch_norm, got {type(moments).__name__}"
         )
     op = "sync_batch_norm_backward"
-    moments = completed(op, moments, ("sync_batch_norm",), x, axis=axis, default_axis=1)
+    _checked(op, x, 0 if axis is None else axis)
+    moments = completed(op, moments, ("sync_batch_norm",), x, axis=axis, default_axis=1, training=None)
     require_parameters(op, moments, weight, None, needs_bias=False)
     assert isinstance(moments.axis, int)
+    if moments.training is False:
+        constants = Moments(moments.mean, moments.rstd, training=False, axis=moments.axis)
+        return ops.batch_norm_backward(dy, x, constants, weight, num_threads=num_threads)
     norm, parts = _alone(x, comm, moments.axis, num_threads)
     gradients = norm.gradients([dy] if parts else [], parts, moments, weight)
     norm.finish(gradients, parts, moments, weight)

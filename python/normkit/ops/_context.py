@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,14 +38,21 @@ def input_or_output(op: str, x: Any, y: Any) -> Any:
 
 
 def require_parameters(op: str, moments: Moments, weight: Any, bias: Any, *, needs_bias: bool) -> None:
-    """Raise ValueError if the forward pass had a weight, or a bias that matters here, and the backward pass has not."""
-    for name, had, given in (
-        ("weight", moments.has_weight, weight),
-        ("bias", moments.has_bias and needs_bias, bias),
-    ):
+    """Raise ValueError unless there is a weight, and a bias where it matters here, if the forward pass had them.
+
+    Moments that no forward pass with these made say nothing of them.
+    """
+    for name, had, given in (("weight", moments.has_weight, weight), ("bias", moments.has_bias, bias)):
+        if name == "bias" and not needs_bias:
+            continue
         if had and given is None:
             raise ValueError(
                 f"{op}: the forward pass had a {name}, which the gradient depends on; pass {name}= as it was there"
+            )
+        if given is not None and not had and moments.operation not in (None, "batch_moments"):
+            raise ValueError(
+                f"{op}: the forward pass had no {name}, which the gradient depends on; leave {name} out, or pass "
+                f"the moments of a forward pass with it"
             )
 
 
@@ -96,34 +102,46 @@ def completed(
             f"{op}: moments must be those of {makers[0]}, got those of {moments.operation}; "
             f"call {moments.operation}_backward, or pass the moments of {makers[0]}"
         )
+    if moments.training is False and "training" not in given:
+        raise ValueError(
+            f"{op}: these moments are said to be constants, and {makers[0]} has none; make them without training=False"
+        )
     if not isinstance(x, np.ndarray):
         return moments  # the operation itself says what x must be
-    told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    told: dict[str, Any] = {}
     if axis is not None:
-        told["axis"] = from_first(axis, x.ndim) if _are_integers(axis) else axis
+        given["axis"] = from_first(_integers(op, axis), x.ndim)
     elif moments.axis is None:
         told["axis"] = default_axis
-    for name, value in told.items():
+    for name, value in given.items():
+        if value is None:
+            continue
         own = getattr(moments, name)
-        if known and (own is not None or name == "activation") and not _same(name, own, value):
+        if not known or (own is None and name != "activation"):
+            told[name] = value
+        elif not _same(name, own, value):
             raise ValueError(
                 f"{op}: {name}={value!r} contradicts the moments, which were made with {name}={own!r}; "
                 f"leave {name} out, or pass the moments of a forward pass with {name}={value!r}"
             )
-    if where is not None:
-        if known and where is not moments.where and not _same_mask(where, moments.where, x):
+    if where is not None and where is not moments.where:
+        if not known:
+            told["where"] = where
+        elif not _same_mask(where, moments.where, x):
             raise ValueError(
                 f"{op}: where contradicts the moments, which were made with "
                 f"{'no mask' if moments.where is None else 'another mask'}; leave where out"
             )
-        if not known:
-            told["where"] = where
-    return replace(moments, **told) if told else moments
+    return moments._with(**told) if told else moments
 
 
-def _are_integers(axis: Any) -> bool:
-    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    return all(isinstance(one, (int, np.integer)) for one in axes)
+def _integers(op: str, axis: Any) -> Any:
+    """Return an axis, or a list of axes, or raise TypeError."""
+    axes = axis.tolist() if isinstance(axis, np.ndarray) else axis
+    several = axes if isinstance(axes, (tuple, list)) else (axes,)
+    if not all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) for one in several):
+        raise TypeError(f"{op}: axis must be an integer or a tuple of integers, got {axis!r}")
+    return axes
 
 
 def _same(name: str, own: Any, value: Any) -> bool:

@@ -33,7 +33,7 @@ def batch_norm(
     where: Array | None = ...,
     residual: Array | None = ...,
     activation: str | None = ...,
-    negative_slope: float = ...,
+    negative_slope: float | None = ...,
     out: Array | None = ...,
     return_moments: Literal[False] = ...,
     num_threads: int | None = ...,
@@ -51,7 +51,7 @@ def batch_norm(
     where: Array | None = ...,
     residual: Array | None = ...,
     activation: str | None = ...,
-    negative_slope: float = ...,
+    negative_slope: float | None = ...,
     out: Array | None = ...,
     return_moments: Literal[True],
     num_threads: int | None = ...,
@@ -68,7 +68,7 @@ def batch_norm(
     where: Array | None = None,
     residual: Array | None = None,
     activation: str | None = None,
-    negative_slope: float = 0.01,
+    negative_slope: float | None = None,
     out: Array | None = None,
     return_moments: bool = False,
     num_threads: int | None = None,
@@ -102,8 +102,8 @@ def batch_norm(
         Added to the normalized x, before the activation, in the same pass: shape and dtype of x.
     activation : {"relu", "leaky_relu"}, optional
         Applied to the result in the same pass. See Notes.
-    negative_slope : float, default 0.01
-        That of leaky_relu below 0; from 2**-20 to 2**20.
+    negative_slope : float, optional
+        That of leaky_relu below 0, by default 0.01; from 2**-20 to 2**20. Only with leaky_relu.
     out : ndarray, optional
         Where to write the result: shape and dtype of x, writable; may be x itself.
     return_moments : bool, default False
@@ -152,6 +152,13 @@ def batch_norm(
     """
     if stats is not None and type(stats) is not RunningStats:
         require_stats("batch_norm", stats)
+    if activation == "leaky_relu":
+        negative_slope = 0.01 if negative_slope is None else negative_slope
+    elif negative_slope is not None:
+        raise ValueError(
+            f"batch_norm: negative_slope is that of activation='leaky_relu', got activation={activation!r}; "
+            "leave negative_slope out, or pass that activation"
+        )
     if training.__class__ is not bool:
         training = flag("batch_norm: training", training)  # type: ignore[unreachable]
     if training and (stats is None or not stats.frozen):
@@ -182,8 +189,13 @@ def batch_norm(
         if not returned:
             return result  # type: ignore[no-any-return]
         y, mean, rstd, var, samples, active = result
-        slope = float(negative_slope) if activation == "leaky_relu" else None
-        more = {"var": var, "samples": as_count(samples), "active": active, "negative_slope": slope}
+        more = {
+            "var": var,
+            "samples": as_count(samples),
+            "active": active,
+            "negative_slope": None if negative_slope is None else float(negative_slope),
+            "has_residual": residual is not None,
+        }
         axes = from_first(axis, x.ndim)
         of_batch = BatchMoments._of(
             "batch_norm", mean, rstd, True, axes, eps, where, activation, weight, bias, more
@@ -219,8 +231,11 @@ def batch_norm(
     if not return_moments:
         return result  # type: ignore[no-any-return]
     y, mean, rstd, _, _, active = result
-    slope = float(negative_slope) if activation == "leaky_relu" else None
-    more = {"active": active, "negative_slope": slope}
+    more = {
+        "active": active,
+        "negative_slope": None if negative_slope is None else float(negative_slope),
+        "has_residual": residual is not None,
+    }
     axes = from_first(axis, x.ndim)
     return y, Moments._of("batch_norm", mean, rstd, False, axes, eps, None, activation, weight, bias, more)
 
@@ -381,20 +396,24 @@ def batch_norm_backward(
     if (
         type(moments) in _COMPLETE
         and moments.operation == "batch_norm"
-        and (axis is None or axis == moments.axis)
+        and (axis is None or (type(axis) is int and axis == moments.axis))
         and where is None
         and training is None
+        and moments.training is not None
+        and moments.axis is not None
     ):
         known, axes, where, training = moments, moments.axis, moments.where, moments.training
     else:
         known, axes, where, training = _completed(moments, source, axis, where, training)
-    if weight is None or (y is not None and bias is None):
-        require_parameters("batch_norm_backward", known, weight, bias, needs_bias=y is not None)
+    if y is not None or return_dresidual or (weight is None) is known.has_weight:
+        _check_operands(known, weight, bias, y, return_dresidual)
+    samples = known.samples if type(known) is BatchMoments and training and where is None else None
     dx, dweight, dbias, dresidual = _core.batch_norm_backward(
         dy,
         source,
         known.mean,
         known.rstd,
+        samples,
         weight,
         bias,
         known.active,
@@ -410,6 +429,18 @@ def batch_norm_backward(
     if dresidual is None:
         return _new(NormGradients, (dx, dweight, dbias))
     return ResidualGradients(dx, dweight, dbias, dresidual)
+
+
+def _check_operands(moments: Moments, weight: Any, bias: Any, y: Any, return_dresidual: bool) -> None:
+    """Raise ValueError if operands are missing, or given, that the forward pass had, or had not."""
+    op = "batch_norm_backward"
+    require_parameters(op, moments, weight, bias, needs_bias=y is not None)
+    if y is not None and (moments.has_residual or return_dresidual):
+        raise ValueError(f"{op}: y= cannot serve with a residual, which cannot be told from y; pass x")
+    if return_dresidual and moments.operation == "batch_norm" and not moments.has_residual:
+        raise ValueError(
+            f"{op}: return_dresidual=True, and the forward pass had no residual; leave return_dresidual out"
+        )
 
 
 def _completed(moments: Any, source: Any, axis: Any, where: Any, training: Any) -> tuple[Any, Any, Any, Any]:
@@ -429,6 +460,13 @@ def _completed(moments: Any, source: Any, axis: Any, where: Any, training: Any) 
         raise ValueError(
             f"{op}: these moments do not know whether they are the statistics of x; pass training=True if they are, "
             "training=False if they are constants, such as running statistics"
+        )
+    flag(f"{op}: training", known.training)
+    needed = {None: True, "relu": known.active is not None, "leaky_relu": known.negative_slope is not None}
+    if not needed.get(known.activation, False):
+        raise ValueError(
+            f"{op}: these moments have activation={known.activation!r} without what its gradient needs; pass the moments "
+            "of a forward pass with that activation"
         )
     if known.where is not None and not known.training:
         raise ValueError(f"{op}: where has no effect on constant statistics; leave where out")

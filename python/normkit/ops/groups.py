@@ -350,6 +350,11 @@ def _backward(
     op = f"{forward}_backward"
     known = completed(op, moments, (forward,), x, axis=axis, where=where, default_axis=1)
     require_parameters(op, known, weight, None, needs_bias=False)
+    if known.activation is not None and known.active is None:
+        raise ValueError(
+            f"{op}: these moments have activation={known.activation!r} without the bits that its gradient needs; pass the "
+            "moments of a forward pass with that activation"
+        )
     if known.mean.ndim != 2:
         wanted = "groups" if forward == "group_norm" else "channels"
         raise ValueError(f"{op}: moments.mean must have shape (batch, {wanted}), got {known.mean.shape}")

@@ -191,9 +191,10 @@ def layer_norm_backward(
     if (
         type(moments) is Moments
         and moments.operation == "layer_norm"
-        and (axis is None or axis == moments.axis)
+        and (axis is None or (type(axis) is int and axis == moments.axis))
         and where is None
         and activation is None
+        and moments.axis is not None
     ):
         axis, where, activation = moments.axis, moments.where, moments.activation
     else:
@@ -209,7 +210,7 @@ def layer_norm_backward(
         )
         axis, where, activation = moments.axis, moments.where, moments.activation
     needs_bias = y is not None or activation is not None
-    if weight is None or (needs_bias and bias is None):
+    if needs_bias or (weight is None) is moments.has_weight:
         require_parameters("layer_norm_backward", moments, weight, bias, needs_bias=needs_bias)
     return _new(
         NormGradients,
@@ -365,9 +366,10 @@ def rms_norm_backward(
     if (
         type(moments) is Moments
         and moments.operation == "rms_norm"
-        and (axis is None or axis == moments.axis)
+        and (axis is None or (type(axis) is int and axis == moments.axis))
         and where is None
         and activation is None
+        and moments.axis is not None
     ):
         axis, where, activation = moments.axis, moments.where, moments.activation
     else:
@@ -383,7 +385,7 @@ def rms_norm_backward(
         )
         axis, where, activation = moments.axis, moments.where, moments.activation
     needs_bias = y is not None or activation is not None
-    if weight is None or (needs_bias and bias is None):
+    if needs_bias or (weight is None) is moments.has_weight:
         require_parameters("rms_norm_backward", moments, weight, bias, needs_bias=needs_bias)
     return _new(
         NormGradients,
