@@ -15,7 +15,7 @@ import numpy as np
 
 from normkit import optimizers
 from normkit.callbacks import BackupAndRestore, Callback
-from normkit.callbacks.checkpoint import BackupWarning
+from normkit.callbacks.checkpoint import BackupWarning, OtherTrainingError
 from normkit.cli import architecture
 from normkit.cli.arguments import Commands, add_data, count, folder, path, positive, seed, share
 from normkit.cli.outputs import Results, naming, new_folder
@@ -34,6 +34,18 @@ __all__ = ["add_parser", "run"]
 EXIT_ERROR = 2
 
 RUNS = Path("runs")
+
+# Options of which a backup is told to be of others.
+DECISIVE = (
+    "layers",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "last",
+    "validation_split",
+    "seed",
+    "deterministic",
+)
 
 
 def add_parser(commands: Commands) -> None:
@@ -128,7 +140,8 @@ def _train(arguments: argparse.Namespace, distribution: Distribution) -> int:
         data = _data(arguments)
         model = _model(arguments, data, distribution)
     title = f"{data.name}: {architecture.describe(model.layers)}"
-    table = EpochTable(arguments.quiet or not distribution.is_first, arguments.seed)
+    options = {name: getattr(arguments, name) for name in DECISIVE}
+    table = EpochTable(arguments.quiet or not distribution.is_first, options)
     backup = None
     if arguments.backup is not None:
         backup = BackupAndRestore(arguments.backup, delete_checkpoint=False)
@@ -236,10 +249,11 @@ def _fit(
                 validation_data=(data.x_test, data.y_test),
                 last=arguments.last,
             )
-    except BackupWarning as warning:
-        raise ValueError(f"{warning}; go on with the same options, or remove it to begin anew") from warning
+    except (BackupWarning, OtherTrainingError) as error:
+        assert backup is not None
+        raise ValueError(_refusal(error, table, backup)) from error
     except KeyboardInterrupt:
-        if backup is not None and backup.exists:
+        if backup is not None and backup.files:
             raise KeyboardInterrupt(
                 f"interrupted, the same command goes on from {backup.backup_dir}"
             ) from None
@@ -249,6 +263,19 @@ def _fit(
     finally:
         if bar is not None:
             bar.close()
+
+
+def _refusal(error: BackupWarning | OtherTrainingError, table: EpochTable, backup: BackupAndRestore) -> str:
+    """Tell why a backup is not gone on from: by the options if these are others, or else as `fit` tells it."""
+    file = backup.files[0]
+    told = table.other_options(file)
+    if told:
+        difference = f"{file}: {told}"
+    elif isinstance(error, BackupWarning):
+        difference = error.difference
+    else:
+        return str(error)
+    return f"{difference}; pass the same options, or remove {backup.backup_dir} to begin anew"
 
 
 def _bar() -> EpochBar | None:
