@@ -13,6 +13,7 @@ from normkit.callbacks import (
 from normkit.data import MiniBatches, NpyFile, Stream
 from normkit.layers import BatchNormalization, Dense, Dropout, LayerNormalization
 from normkit.losses import SparseCategoricalCrossentropy
+from normkit.metrics import F1Score, Metric, R2Score
 from normkit.models import Sequential, archive
 from normkit.optimizers import SGD, Adam
 from normkit.optimizers.schedules import CosineDecay
@@ -172,6 +173,39 @@ def test_what_may_be_another_is_warned_of_by_name(tmp_path, now, message):
         history = resumed(tmp_path, **now)
     assert history.epoch == [0, 1, 2]
     assert made.optimizer.learning_rate == 0.01
+
+
+class Grows(Metric):
+    """One that adds arrays in place to what was a number."""
+
+    state_names = ("sums",)
+
+    def reset_state(self):
+        self.sums = 0.0
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.sums = (
+            self.sums + y_pred.sum(0)
+            if np.ndim(self.sums) == 0
+            else np.add(self.sums, y_pred.sum(0), self.sums)
+        )
+
+    def result(self):
+        return float(np.mean(self.sums))
+
+
+@pytest.mark.parametrize("metric", [lambda: F1Score(average="macro"), R2Score, Grows])
+def test_a_metric_that_has_grown_goes_on_in_the_middle_of_an_epoch(tmp_path, metric):
+    """From a number, or from an array of one element, to one of each output."""
+    targets = np.eye(3, dtype=np.float32)[Y]
+    build = lambda: model(loss="categorical_crossentropy", metrics=[metric()])
+    fit = lambda made, *callbacks: made.fit(
+        X, targets, batch_size=8, epochs=2, verbose=0, callbacks=callbacks
+    )
+    expected = fit(build()).history
+    with pytest.raises(CrashError):
+        fit(build(), BackupAndRestore(tmp_path, save_freq=2), Crash(1, 4))
+    assert fit(build(), BackupAndRestore(tmp_path, save_freq=2)).history == expected
 
 
 def test_fewer_epochs_than_are_done_are_warned_of(tmp_path):

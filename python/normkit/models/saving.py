@@ -268,7 +268,7 @@ def restore_progress(model: Sequential, path: Path, run: TrainingRun) -> None:
         differences = "; ".join(difference for difference, _ in notes)
         warnings.warn(BackupWarning(f"{path}: {message}", f"{path}: {differences}"), stacklevel=2)
     with archive.reading(path), run.all_or_nothing(), all_or_nothing(model):
-        take_state(model, config, arrays)
+        take_state(model, config, arrays, whole_state=True)
         run.set_state(progress)
         model.rng.bit_generator.state = config["random_state"]
 

@@ -34,6 +34,8 @@ __all__ = [
 
 Array = NDArray[Any]
 
+MOST_BATCHES = 2**53  # which float64 counts one by one
+
 
 def state_of(model: Sequential, doing: str) -> tuple[dict[str, Any], Arrays]:
     """Return all that changes in training, as a config and arrays."""
@@ -62,14 +64,19 @@ def state_of(model: Sequential, doing: str) -> tuple[dict[str, Any], Arrays]:
     return config, arrays
 
 
-def take_state(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Take over weights and, if there is a like one, the optimizer's state. To be called within `all_or_nothing`."""
+def take_state(
+    model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array], *, whole_state: bool = False
+) -> None:
+    """Take over weights and, if there is a like one, the optimizer's state. To be called within `all_or_nothing`.
+
+    With `whole_state` it is a ValueError, not a warning, if the optimizer's state does not fit.
+    """
     if not model.built:
         with admitting(model.layers, arrays):
             model.build((None, *config["input_shape"]))
     set_weights(model, config, arrays)
     compiled = model.compiled_state
-    if compiled is None or "iterations" not in config:
+    if compiled is None or not (whole_state or "iterations" in config):
         return
     flat = compiled.prepare_training()
     ours = [key for key, weight in _by_key(model).items() if any(weight is v for v in flat.variables)]
@@ -78,11 +85,12 @@ def take_state(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str
         _slots(arrays),
         config["trained"],
     ):
-        warnings.warn(
-            f"the file has the state of another optimizer than {_optimizer_name(compiled)}, or of other trainable "
-            "weights; the optimizer starts anew",
-            stacklevel=2,
+        problem = (
+            f"state of another optimizer than {_optimizer_name(compiled)}, or of other trainable weights"
         )
+        if whole_state:
+            raise ValueError(f"it has the {problem}")
+        warnings.warn(f"the file has the {problem}; the optimizer starts anew", stacklevel=2)
         compiled.lay_out(flat.variables)
         return
     set_optimizer(model, config, arrays)
@@ -263,6 +271,8 @@ def set_optimizer(model: Sequential, config: Mapping[str, Any], arrays: Mapping[
     flat = compiled.lay_out(list(trained.values()))
     optimizer = compiled.optimizer
     optimizer.batches = whole("iterations", config["iterations"])
+    if optimizer.batches > MOST_BATCHES:
+        raise ValueError(f"iterations must be at most {MOST_BATCHES}, got {optimizer.batches}")
     if config.get("learning_rate") is not None and optimizer.fixed_learning_rate is not None:
         optimizer.learning_rate = config["learning_rate"]
     for slot, state in optimizer.slots.items():

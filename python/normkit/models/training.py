@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from normkit._checks import whole
 from normkit.callbacks import BackupAndRestore, Callback, CallbackList
 from normkit.data.minibatches import MiniBatches
-from normkit.models.alike import check_alike
+from normkit.models.alike import check_alike, is_foreign
 from normkit.models.blas import blas_threads
 from normkit.models.interrupt import Interrupts
 from normkit.models.setup import Setup, differences, told
@@ -331,9 +331,11 @@ class TrainingRun:
             )
         for name in ("epoch", "batch"):
             whole(name, state[name])
-        check_alike("metrics", state["metrics"], self._compiled.metrics_state(), optional=False)
+        for name, part in self._compiled.metrics_state().items():
+            grows = name in self._compiled.metrics and is_foreign(self._compiled.metrics[name])
+            check_alike(f"metrics/{name}", state["metrics"][name], part, optional=False, grows=grows)
         for callback, saved in self._matched(state["callbacks"])[0]:
-            check_alike(type(callback).__name__, saved, callback.get_state())
+            check_alike(type(callback).__name__, saved, callback.get_state(), grows=is_foreign(callback))
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go there; callbacks take over the state of those of the same class and label."""
