@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from normkit import initializers, layers
+from normkit import activations, initializers, layers
 from normkit.interchange.keras_weights import keras_class
 from normkit.layers import BatchNormalization, Layer
 from normkit.models.saving import layer_registry
@@ -92,6 +92,16 @@ def from_keras(entry: Config, name: str | None) -> Layer:
         )
     except (ValueError, TypeError) as error:
         raise ValueError(f"{what}: {error}") from error
+
+
+def activation_of(entry: Config) -> str | None:
+    """Return our name of the activation in an entry of Keras's list of layers; None if that is not known."""
+    if "activation" not in entry["config"]:
+        return None
+    try:
+        return activations.get(entry["config"]["activation"]).name
+    except (ValueError, TypeError):
+        return None
 
 
 _MISSING = object()

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from normkit.interchange.files import PathLike, reading, write_bytes
-from normkit.interchange.keras_config import check_row, from_keras, to_keras
+from normkit.interchange.keras_config import activation_of, check_row, from_keras, to_keras
 from normkit.interchange.keras_training import (
     compile_arguments,
     compile_config,
@@ -31,6 +31,7 @@ from normkit.interchange.keras_weights import (
 from normkit.interchange.weights import require_built
 from normkit.layers import Input
 from normkit.models import Sequential
+from normkit.models.state import all_or_nothing, warn_of_activations
 
 __all__ = ["load_keras", "load_keras_weights", "save_keras", "save_keras_weights"]
 
@@ -246,20 +247,29 @@ def load_keras_weights(model: Sequential, path: PathLike) -> None:
     ValueError
         If the model has no weights yet, or the file is not such a file, is damaged, or is of another architecture.
         Then no weight has changed.
+
+    Warns
+    -----
+    UserWarning
+        If a layer has another activation in a `.keras` file; a `.weights.h5` file does not tell them.
     """
     require_built(model, "load_keras_weights")
     with reading(path, "weights of Keras") as file:
         content, groups = file.read_bytes(), layer_groups(model)
+        activations: list[str | None] = []
         if zipfile.is_zipfile(io.BytesIO(content)):
             config, content = _read(content)
             groups, kinds = [], []
             for group, entry in _flat(config, "layers"):
                 groups.append(group)
                 kinds.append(entry["class_name"])
+                activations.append(activation_of(entry))
             ours = [keras_class(layer) for layer in model.layers]
             if kinds != ours:
                 raise ValueError(f"it has the layers {', '.join(kinds)}; the model has {', '.join(ours)}")
-        unpack(read_weights(content, groups), model.layers, groups)
+        with all_or_nothing(model):
+            unpack(read_weights(content, groups), model.layers, groups)
+            warn_of_activations(model, activations)
 
 
 def save_keras_weights(model: Sequential, path: PathLike) -> None:

@@ -208,6 +208,7 @@ def load_weights(model: Sequential, path: str | os.PathLike[str]) -> None:
 
     If the model is compiled, and with an optimizer like the one in the file, that one's state and learning rate are
     taken over as well; if it is with another one, a warning says so. An optimizer's state in a file of Keras is left alone.
+    A warning names the layers that have another activation in the file.
 
     Parameters
     ----------

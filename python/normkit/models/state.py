@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from normkit._checks import whole
-from normkit.layers.base import Layer, set_variables
+from normkit.layers.base import ActivatedLayer, Layer, set_variables
 from normkit.layers.variable import Variable
 from normkit.models.archive import Arrays
 from normkit.models.compiled import Compiled
@@ -30,6 +30,7 @@ __all__ = [
     "share_state",
     "state_of",
     "take_state",
+    "warn_of_activations",
 ]
 
 Array = NDArray[Any]
@@ -49,6 +50,7 @@ def state_of(model: Sequential, doing: str) -> tuple[dict[str, Any], Arrays]:
     config: dict[str, Any] = {
         "input_shape": list(model.input_shape[1:]),
         "kinds": [_kind(layer) for layer in model.layers],
+        "activations": [_activation(layer) for layer in model.layers],
         "states": [layer.get_state() for layer in model.layers],
         "random_state": model.rng.bit_generator.state,
     }
@@ -75,6 +77,7 @@ def take_state(
         with admitting(model.layers, arrays):
             model.build((None, *config["input_shape"]))
     set_weights(model, config, arrays)
+    warn_of_activations(model, config.get("activations", ()))
     compiled = model.compiled_state
     if compiled is None or not (whole_state or "iterations" in config):
         return
@@ -261,6 +264,24 @@ def _kind(layer: Layer) -> str | None:
     """Return the class of a layer of this package; what somebody else's is called says little about it."""
     cls = type(layer)
     return cls.__name__ if cls.__module__.startswith("normkit.") else None
+
+
+def _activation(layer: Layer) -> str:
+    return layer.activation.name if isinstance(layer, ActivatedLayer) else "linear"
+
+
+def warn_of_activations(model: Sequential, theirs: Sequence[str | None]) -> None:
+    """Warn, by name, of layers whose activation is not that of the file; None is one that is not known."""
+    others = [
+        f"layer {index} is {_described(layer)} with {_activation(layer)}, in the file with {there}"
+        for index, (layer, there) in enumerate(zip(model.layers, theirs, strict=False))
+        if there is not None and there != _activation(layer)
+    ]
+    if others:
+        warnings.warn(
+            f"the model has other activations than the file, and so other outputs: {'; '.join(others)}",
+            stacklevel=3,
+        )
 
 
 def set_optimizer(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
