@@ -297,6 +297,43 @@ def test_other_options_do_not_go_on_from_a_backup(call, here, monkeypatch, data,
     assert call(*command)[0] == 0
 
 
+@pytest.mark.parametrize("second_out", [("--out", "other"), ()])
+def test_of_two_processes_with_one_backup_the_second_is_refused(table, tmp_path, second_out):
+    """Whatever its results are called; and a killed one locks nobody out."""
+    common = ("train", "--data", "table.csv", "--epochs", "100000", "--backup", "b")
+    with subprocess.Popen(
+        program(*common, "--out", "run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert any(line.startswith("    1  ") for line in iter(running.stdout.readline, ""))
+        second = subprocess.run(
+            program(*common, *second_out), check=False, capture_output=True, text=True, timeout=60
+        )
+        told = "another process trains with this backup; wait for it, or choose another --backup (if none does, remove .normkit-unfinished in it)"
+        assert (second.returncode, second.stderr) == (2, f"normkit: b: {told}\n")
+        assert running.poll() is None
+        running.kill()
+    assert names(tmp_path) == ["b", "run", "table.csv"]
+    assert {".normkit-unfinished", "latest.safetensors"} <= set(names(tmp_path / "b"))
+    again = subprocess.run(
+        program(*common, "--seed", "1", *second_out),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "was made with --seed 0, now --seed 1" in again.stderr  # so the lock is free
+    assert names(tmp_path) == ["b", "run", "table.csv"]
+    assert ".normkit-unfinished" not in names(tmp_path / "b")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_folder_of_a_backup_goes_when_training_is_through(call, table, tmp_path, there):
+    if there:
+        (tmp_path / "b").mkdir()
+    assert call("train", "--data", table, "--epochs", 1, "--backup", "b", "--out", "run")[0] == 0
+    assert names(tmp_path) == ["run", "table.csv"]
+
+
 def test_of_two_processes_with_one_out_the_second_is_refused(table, tmp_path):
     command = program("train", "--data", "table.csv", "--epochs", "100000", "--out", "run", "--backup", "b")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:

@@ -18,7 +18,7 @@ from normkit.callbacks import BackupAndRestore, Callback
 from normkit.callbacks.checkpoint import BackupWarning, OtherTrainingError
 from normkit.cli import architecture
 from normkit.cli.arguments import Commands, add_data, count, folder, path, positive, seed, share
-from normkit.cli.outputs import Results, naming, new_folder
+from normkit.cli.outputs import Results, locked, naming, new_folder
 from normkit.cli.progress import EpochBar, EpochTable, has_terminal
 from normkit.cli.report import draw_curves, write_history
 from normkit.cli.saved import LOSS, METRICS, MODEL_FILE, RECORD_FILE, as_rows, division, record_of
@@ -152,6 +152,8 @@ def _train(arguments: argparse.Namespace, distribution: Distribution) -> int:
             if distribution.is_first:
                 _check_backup(arguments.backup, arguments.out)
                 results = at_end.enter_context(new_folder(arguments.out, RUNS / data.name, record))
+                if arguments.backup is not None:  # to go before the mark by which a killed command is known
+                    at_end.enter_context(locked(arguments.backup))
         are_made = distribution.any(results is not None and results.are_made)
         if not are_made:
             if results is not None and not arguments.quiet:
@@ -166,7 +168,7 @@ def _train(arguments: argparse.Namespace, distribution: Distribution) -> int:
                 (results.shop / RECORD_FILE).write_text(record, encoding="utf-8")
                 results.deliver(partial=done < arguments.epochs)
         if backup is not None:
-            at_end.callback(backup.delete)  # before the mark goes by which a killed command is known
+            at_end.callback(backup.delete)
         out = results.folder
         if not are_made and done < arguments.epochs:
             raise KeyboardInterrupt(f"interrupted in epoch {done + 1}, wrote {out} after epoch {done}")
