@@ -13,6 +13,7 @@ from normkit.callbacks import (
 from normkit.data import MiniBatches, NpyFile, Stream
 from normkit.layers import BatchNormalization, Dense, Dropout, LayerNormalization
 from normkit.losses import SparseCategoricalCrossentropy
+from normkit.metrics import F1Score, Metric, R2Score
 from normkit.models import Sequential, archive
 from normkit.optimizers import SGD, Adam
 from normkit.optimizers.schedules import CosineDecay
@@ -70,8 +71,12 @@ OTHER_ARGUMENTS = [
     ({}, {"batch_size": None}, "made with batch_size=8, now there is batch_size=32;"),
     ({}, {"last": "drop"}, "made with last='keep', now there is last='drop';"),
     ({}, {"steps_per_epoch": 4}, "made with steps_per_epoch=None, now there is steps_per_epoch=4;"),
-    ({}, {"class_weight": {0: 2.0}}, "made with class_weight 0=None, now there is class_weight 0=2.0;"),
-    ({"class_weight": {0: 2.0}}, {}, "made with class_weight 0=2.0, now there is class_weight 0=None;"),
+    ({}, {"class_weight": {0: 2.0}}, "made with class_weight=None, now there is class_weight={0: 2.0};"),
+    ({}, {"class_weight": {0: 2.0, 1: 1.0, 2: 3.0}}, "class_weight=None, now there is class_weight={0: 2.0, 1: 1.0, 2: 3.0};"),
+    ({"class_weight": {0: 2.0}}, {}, "made with class_weight={0: 2.0}, now there is class_weight=None;"),
+    ({"class_weight": {0: 2.0}}, {"class_weight": {0: 2.0, 1: 3.0}}, "with class_weight 1=None, now there is class_weight 1=3.0;"),
+    ({}, {"x": MiniBatches(X, Y, batch_size=8, seed=3), "y": None, "batch_size": None}, "made with order=drawn with a random generator, now there is order=drawn with the seed of a MiniBatches;"),
+    ({"x": MiniBatches(X, Y, batch_size=8, seed=3), "y": None, "batch_size": None}, {}, "made with order=drawn with the seed of a MiniBatches, now there is order=drawn with a random generator;"),
     ({"class_weight": {0: 2.0}}, {"class_weight": {0: 3.0}}, "class_weight 0=2.0, now there is class_weight 0=3.0"),
     ({}, {"sample_weight": WEIGHTS}, r"sample_weight=None, now there is sample_weight=float32 of shape \(40,\)"),
     ({"sample_weight": WEIGHTS}, {}, r"sample_weight=float32 of shape \(40,\), checksum \w+, now"),
@@ -95,7 +100,7 @@ OTHER_MODELS = [
     (lambda: model(optimizer=SGD(0.01)), "made with optimizer='Adam', now there is optimizer='SGD';"),
     (lambda: model(optimizer=Adam(0.01, beta_1=0.8)), "optimizer Adam beta_1=0.9, now there is optimizer Adam beta_1=0.8;"),
     (lambda: model(optimizer=Adam(0.01, weight_decay=0.1)), "weight_decay=None, now there is optimizer Adam weight_decay=0.1;"),
-    (lambda: model(optimizer=Adam(CosineDecay(0.01, 40))), "now there is optimizer Adam learning_rate class_name='CosineDecay'"),
+    (lambda: model(optimizer=Adam(CosineDecay(0.01, 40))), "with optimizer Adam learning_rate=a number, now there is optimizer Adam learning_rate=CosineDecay;"),
     (lambda: model(loss=SparseCategoricalCrossentropy(from_logits=True)), "from_logits=False, now .* from_logits=True;"),
     (lambda: model(metrics=[]), r"made with metrics=\['accuracy'\], now there is metrics=\[\];"),
     (lambda: model(metrics=["accuracy", "sparse_top_k_categorical_accuracy"]), "now there is metrics="),
@@ -151,8 +156,8 @@ def test_the_backup_before_does_not_hide_a_refusal(tmp_path):
 @pytest.mark.parametrize(
     ("now", "message"),
     [
-        ({"validation_data": (OTHER_X, Y)}, r"validation_data of x=float32 of shape \(40, 6\), checksum"),
-        ({"validation_data": None}, r"made with validation_data of x=.*, now there is .*=None"),
+        ({"validation_data": (OTHER_X, Y)}, r"validation_data x=float32 of shape \(40, 6\), checksum"),
+        ({"validation_data": None}, r"made with validation_data={x: float32 of shape \(40, 6\), .*, now there is validation_data=None; training goes on"),
         ({"validation_freq": 2}, "made with validation_freq=1, now there is validation_freq=2;"),
         ({"validation_steps": 2}, "made with validation_steps=5, now there is validation_steps=2;"),
         ({"validation_batch_size": 9}, "made with .*validation_batch_size=8, now there is .*validation_batch_size=9;"),
@@ -168,6 +173,39 @@ def test_what_may_be_another_is_warned_of_by_name(tmp_path, now, message):
         history = resumed(tmp_path, **now)
     assert history.epoch == [0, 1, 2]
     assert made.optimizer.learning_rate == 0.01
+
+
+class Grows(Metric):
+    """One that adds arrays in place to what was a number."""
+
+    state_names = ("sums",)
+
+    def reset_state(self):
+        self.sums = 0.0
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.sums = (
+            self.sums + y_pred.sum(0)
+            if np.ndim(self.sums) == 0
+            else np.add(self.sums, y_pred.sum(0), self.sums)
+        )
+
+    def result(self):
+        return float(np.mean(self.sums))
+
+
+@pytest.mark.parametrize("metric", [lambda: F1Score(average="macro"), R2Score, Grows])
+def test_a_metric_that_has_grown_goes_on_in_the_middle_of_an_epoch(tmp_path, metric):
+    """From a number, or from an array of one element, to one of each output."""
+    targets = np.eye(3, dtype=np.float32)[Y]
+    build = lambda: model(loss="categorical_crossentropy", metrics=[metric()])
+    fit = lambda made, *callbacks: made.fit(
+        X, targets, batch_size=8, epochs=2, verbose=0, callbacks=callbacks
+    )
+    expected = fit(build()).history
+    with pytest.raises(CrashError):
+        fit(build(), BackupAndRestore(tmp_path, save_freq=2), Crash(1, 4))
+    assert fit(build(), BackupAndRestore(tmp_path, save_freq=2)).history == expected
 
 
 def test_fewer_epochs_than_are_done_are_warned_of(tmp_path):

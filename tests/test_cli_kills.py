@@ -253,22 +253,28 @@ def test_a_signal_while_results_are_delivered_leaves_all_of_them(call, table, tm
 @pytest.mark.parametrize(
     ("option", "told"),
     [
-        (("--lr", 0.1), "learning_rate=0.001, now there is learning_rate=0.1"),
-        (("--seed", 1), "has the state of EpochTable '--seed 0'"),
-        (("--batch-size", 9), "made with batch_size=32, now there is batch_size=9;"),
-        (("--optimizer", "sgd"), "made with optimizer='Adam', now there is optimizer='SGD';"),
-        (("--layers", "9,bn,3"), "layer 0 (Dense) units=64, now there is layer 0 (Dense) units=9;"),
-        (("--last", "drop"), "made with last='keep', now there is last='drop';"),
-        (("--epochs", 1), "is of a training of 2 epochs, which is more than epochs=1"),
+        (("--lr", 0.1), "was made with no --lr, now --lr 0.1;"),
+        (("--seed", 1), "was made with --seed 0, now --seed 1;"),
+        (("--batch-size", 9), "was made with --batch-size 32, now --batch-size 9;"),
+        (("--optimizer", "sgd"), "was made with --optimizer adam, now --optimizer sgd;"),
+        (("--layers", "9,bn,3"), "was made with no --layers, now --layers 9,bn,3;"),
+        (("--last", "drop"), "was made with --last keep, now --last drop;"),
+        (("--deterministic",), "was made with no --deterministic, now --deterministic;"),
+        (("--lr", 0.1, "--seed", 2), "was made with no --lr, --seed 0, now --lr 0.1, --seed 2;"),
+        (("--epochs", 1), "is of a training of 2 epochs, which is more than epochs=1;"),
     ],
 )
-def test_other_options_do_not_go_on_from_a_backup(call, here, monkeypatch, option, told):
-    """Or the record of the run would not be true. Whole files, whose rows do not depend on the seed."""
+@pytest.mark.parametrize("data", ["d.npz", "table.csv"])
+def test_other_options_do_not_go_on_from_a_backup(call, here, monkeypatch, data, option, told):
+    """Or the record of the run would not be true. The validation rows of the table depend on the seed."""
     rng = np.random.default_rng(0)
     y = np.arange(60) % 3
     x = rng.normal(3 * y[:, None], 1, (60, 4))
-    np.savez(here / "d.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
-    command = ("train", "--data", "d.npz", "--epochs", 3, "--backup", "b", "--out", "run")
+    if data == "d.npz":
+        np.savez(here / data, x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    else:
+        write_table(here)
+    command = ("train", "--data", data, "--epochs", 3, "--backup", "b", "--out", "run")
 
     class Killed(BaseException):
         pass
@@ -285,9 +291,47 @@ def test_other_options_do_not_go_on_from_a_backup(call, here, monkeypatch, optio
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("normkit: b/latest.safetensors: ")
     assert told in err
-    assert "remove it to begin anew" in err
-    assert names(here) == ["b", "d.npz"]
+    assert err.endswith("; pass the same options, or remove b to begin anew\n")
+    assert "goes on" not in err
+    assert names(here) == ["b", data]
     assert call(*command)[0] == 0
+
+
+@pytest.mark.parametrize("second_out", [("--out", "other"), ()])
+def test_of_two_processes_with_one_backup_the_second_is_refused(table, tmp_path, second_out):
+    """Whatever its results are called; and a killed one locks nobody out."""
+    common = ("train", "--data", "table.csv", "--epochs", "100000", "--backup", "b")
+    with subprocess.Popen(
+        program(*common, "--out", "run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert any(line.startswith("    1  ") for line in iter(running.stdout.readline, ""))
+        second = subprocess.run(
+            program(*common, *second_out), check=False, capture_output=True, text=True, timeout=60
+        )
+        told = "another process trains with this backup; wait for it, or choose another --backup (if none does, remove .normkit-unfinished in it)"
+        assert (second.returncode, second.stderr) == (2, f"normkit: b: {told}\n")
+        assert running.poll() is None
+        running.kill()
+    assert names(tmp_path) == ["b", "run", "table.csv"]
+    assert {".normkit-unfinished", "latest.safetensors"} <= set(names(tmp_path / "b"))
+    again = subprocess.run(
+        program(*common, "--seed", "1", *second_out),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "was made with --seed 0, now --seed 1" in again.stderr  # so the lock is free
+    assert names(tmp_path) == ["b", "run", "table.csv"]
+    assert ".normkit-unfinished" not in names(tmp_path / "b")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_folder_of_a_backup_goes_when_training_is_through(call, table, tmp_path, there):
+    if there:
+        (tmp_path / "b").mkdir()
+    assert call("train", "--data", table, "--epochs", 1, "--backup", "b", "--out", "run")[0] == 0
+    assert names(tmp_path) == ["run", "table.csv"]
 
 
 def test_of_two_processes_with_one_out_the_second_is_refused(table, tmp_path):

@@ -207,6 +207,18 @@ def callback_state(name, **changed):
         (lambda c: c["progress"]["metrics"]["loss"].update(total="1"), "metrics/loss/total must be a number, got text"),
         (lambda c: c["progress"]["metrics"]["accuracy"].update(count=[]), "metrics/accuracy/count must be a number, got a list"),
         (lambda c: c["progress"]["metrics"]["accuracy"].update(count=None), "accuracy/count must be a number, got nothing"),
+        (lambda c: c["progress"]["metrics"]["loss"].update(count={"array": "weights/0/kernel"}), r"metrics/loss/count must be a number, got an array of shape \(3, 4\)"),
+        (lambda c: c["progress"]["metrics"]["accuracy"].update(total={"array": "weights/0/bias"}), "accuracy/total must be a number, got an array"),
+        (callback_state("EarlyStopping", wait={"array": "weights/0/bias"}), "EarlyStopping/wait must be a number, got an array"),
+        (lambda c: c.update(iterations=10**30), "iterations must be at most 9007199254740992, got 1"),
+        (lambda c: c.update(iterations=1e30), "iterations must be an integer, 0 or more, got 1e"),
+        (lambda c: c.pop("iterations"), "it has no 'iterations'"),
+        (lambda c: c.update(trained=["rubbish"]), "it has the state of another optimizer than Adam, or of other trainable weights$"),
+        (lambda c: c.update(trained=[]), "it has the state of another optimizer than Adam, or of other trainable weights$"),
+        (lambda c: c.update(trained=None), "it has the state of another optimizer than Adam, or of other trainable weights$"),
+        (lambda c: c.update(optimizer="SGD"), "it has the state of another optimizer than Adam"),
+        (lambda c: c["states"][1].update(frozen="x"), "frozen must be True or False, got 'x'"),
+        (lambda c: c["states"][1].update(frozen=2), "frozen must be True or False, got 2"),
         (callback_state("ReduceLROnPlateau", wait=None), "cannot be read as a normkit model"),
         (callback_state("EarlyStopping", best_epoch=None), "cannot be read as a normkit model"),
         (lambda c: c["progress"].update(callbacks=[5]), "cannot be read as a normkit model"),
@@ -235,12 +247,15 @@ def test_crafted_backups(tmp_path, change, message):
 
 def test_states_that_are_alike():
     check_alike("x", {"a": 1, "b": np.ones(3), "more": "y"}, {"a": 0.5, "b": np.zeros(3)})
-    check_alike("x", {"a": np.ones(3), "b": 1.0, "c": [1, 2, 3]}, {"a": 0, "b": None, "c": []})
+    check_alike("x", {"a": np.ones(3), "b": 1.0, "c": [1, 2, 3]}, {"a": 0, "b": None, "c": []}, grows=True)
+    check_alike("x", np.ones(3), np.zeros(1))
     for theirs, ours, text in (
         ({}, {"a": 1}, "x has no 'a'"),
         ([1, "b"], [1], "x/1 must be a number, got text"),
         (np.ones(3), np.ones(4), r"x must be an array of shape \(4,\), got an array of shape \(3,\)"),
         (1, {"a": 1}, "x must be a dict, got a number"),
+        (np.ones(3), 1, r"x must be a number, got an array of shape \(3,\)"),
+        (np.ones((1, 3)), np.ones(1), r"x must be an array of shape \(1,\), got an array of shape \(1, 3\)"),
     ):
         with pytest.raises(ValueError, match=text):
             check_alike("x", theirs, ours)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import sys
+import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,8 +213,35 @@ LAMBDA = {"module": "builtins", "class_name": "function", "config": "mine", "reg
             lambda config: config.update(class_name="Mine"),
             "the model is a Mine; only a Sequential, or a Func",
         ),
-        (lambda config: config.update(class_name="Functional"), "it has no 'inbound_nodes'"),
-        (lambda config: config["config"].pop("layers"), "it has no 'layers'"),
+        (
+            lambda config: config.update(class_name="Functional"),
+            "it is damaged: config.json has no 'inbound_nodes' where one is needed$",
+        ),
+        (
+            lambda config: config["config"].pop("layers"),
+            "it is damaged: config.json has no 'layers' where one is needed$",
+        ),
+        (
+            lambda config: config.pop("class_name"),
+            "it is damaged: config.json has no 'class_name' where one is needed$",
+        ),
+        (
+            lambda config: config.update(config=3),
+            "it is damaged: config.json has a value of another kind, or fewer values, than Keras writes$",
+        ),
+        (
+            lambda config: config["config"].update(layers=5),
+            "it is damaged: config.json has a value of another kind",
+        ),
+        (entry(-1, config=7), "it is damaged: layer 4 in config.json has a value of another kind"),
+        (
+            lambda config: config["config"]["layers"][-1]["config"].pop("units"),
+            "it is damaged: the config of layer 'dense', a Dense, has no 'units' where one is needed$",
+        ),
+        (
+            option(-1, kernel_initializer=5),
+            "it is damaged: layer 4 in config.json has a value of another kind",
+        ),
         (lambda config: config["config"]["layers"].pop(), "it has weights in layers/dense_1/vars, and the"),
         (
             lambda config: config["config"]["layers"].append(config["config"]["layers"][-3]),
@@ -467,3 +497,52 @@ def test_without_h5py_the_error_says_how_to_install_it(
         load_keras(KERAS_FILE)
     with pytest.raises(ModuleNotFoundError, match=what.format("written")):
         save_keras(model, tmp_path / "m.keras")
+
+
+PYTHONS_OWN = re.compile(
+    r"object is not|positional argument|indices must be|has no attribute|not supported between|operand"
+    r"|not iterable|unhashable|not subscriptable|argument of type|object cannot be|must be str|NoneType|unpack|a real number"
+)
+OTHERS = (None, 5, -1.5, "x", "", [], [None], {}, {"class_name": "x"}, {"config": 3}, True, [[1], 2])
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every place in nested lists and dicts, as what it is in and its key."""
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in list(keys):
+        yield value, key
+        yield from places(value[key])
+
+
+def told_of(path: Path) -> list[str]:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            load_keras(path)
+        except ValueError as error:
+            return [str(error)]
+    return [str(one.message) for one in warned]
+
+
+def test_whatever_is_damaged_in_a_configuration_is_told_in_plain_words(tmp_path: Path) -> None:
+    """Each value in turn is gone, or another."""
+    with zipfile.ZipFile(KERAS_FILE) as archive:
+        whole = json.loads(archive.read("config.json"))
+    path, strange = tmp_path / "damaged.keras", {}
+    rng = np.random.default_rng(0)
+    count = sum(1 for _ in places(whole))
+    for index in range(count):
+        for other in ("gone", *rng.choice(len(OTHERS), 2, replace=False).tolist()):
+
+            def change(config: dict[str, Any], index: int = index, other: Any = other) -> None:
+                parent, key = list(places(config))[index]
+                if other == "gone":
+                    del parent[key]
+                else:
+                    parent[key] = OTHERS[other]
+
+            for text in told_of(tampered(path, change)):
+                assert "\n" not in text
+                if PYTHONS_OWN.search(text):
+                    strange[index, other] = text
+    assert not strange, "\n".join(f"{where}: {text}" for where, text in strange.items())

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from safetensors import numpy as safetensors
 from interchange_support import KERAS_FILE, tampered
 from normkit import interchange, losses, metrics, optimizers
 from normkit.callbacks import ModelCheckpoint
-from normkit.layers import BatchNormalization, Dense
+from normkit.layers import Activation, BatchNormalization, Dense
 from normkit.models import Sequential, load_model, load_weights, save_model, save_weights
 from normkit.optimizers import schedules
 from trainer_support import assert_same_weights, blobs, classifier
@@ -336,6 +338,7 @@ def compiled_with(**changed: Any) -> Any:
             r"loss_scale_factor=2\.0",
         ),
         ({"optimizer": {}}, "the optimizer {}"),
+        ({"optimizer": 3}, "the optimizer 3"),
         ({"optimizer": "sgd"}, None),
     ],
 )
@@ -350,10 +353,15 @@ def test_a_compile_configuration_that_is_not_known(tmp_path: Path, change: Any, 
     assert_same_weights(model.get_weights(), load_model(KERAS_FILE).get_weights())
 
 
-@pytest.mark.parametrize("config", [3, [], "sgd", {"optimizer": "sgd"}, {"optimizer": 3, "loss": "mse"}])
+@pytest.mark.parametrize("config", [3, [], "sgd", {"optimizer": "sgd"}])
 def test_a_compile_configuration_of_another_kind(tmp_path: Path, config: Any) -> None:
+    """Which is damage, and not something that is lacking here."""
     path = tampered(tmp_path / "m.keras", lambda whole: whole.update(compile_config=config))
-    with pytest.warns(UserWarning, match="it is loaded without: call compile"):
+    damage = (
+        "has no 'loss' where one is needed" if isinstance(config, dict) else "has a value of another kind, .*"
+    )
+    told = rf"is loaded without optimizer, loss and metrics \(it is damaged: its compile_config {damage}\): call compile"
+    with pytest.warns(UserWarning, match=told):
         assert not load_model(path).compiled
 
 
@@ -401,3 +409,49 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     shutil.copy(KERAS_FILE, tmp_path / "there")
     (tmp_path / "m.safetensors").symlink_to(tmp_path / "there")
     assert load_model(tmp_path / "m.safetensors").compiled
+
+
+@pytest.mark.parametrize("state", ["built", "compiled"])
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (save_weights, "m.safetensors"),
+        (save_model, "m.safetensors"),
+        (save_model, "m.keras"),
+    ],
+)
+def test_other_activations_are_warned_of_by_name(tmp_path, write, name, state):
+    def made(first, second, last="softmax"):
+        model = Sequential([Dense(4, first, input_shape=(6,)), Activation(second), Dense(3, last)])
+        if state == "compiled":
+            model.compile("sgd", "mse")
+        return model
+
+    source = made("relu", "silu")
+    write(source, tmp_path / name)
+    for same in (made("relu", "silu"), made("relu", "swish")):
+        load_weights(same, tmp_path / name)
+    for options, told in (
+        (("tanh", "silu"), ["layer 0 is Dense '.*' with tanh, in the file with relu$"]),
+        ((None, "silu"), ["layer 0 is Dense '.*' with linear, in the file with relu$"]),
+        (("relu", "gelu"), ["layer 1 is Activation '.*' with gelu, in the file with silu$"]),
+        (("elu", "silu", None), ["layer 0 .* with relu; layer 2 .* with linear, in the file with softmax$"]),
+    ):
+        model = made(*options)
+        with pytest.warns(UserWarning, match="the model has other activations than the file") as warned:
+            load_weights(model, tmp_path / name)
+        assert len(warned) == 1
+        assert all(re.search(text, str(warned[0].message)) for text in told)
+        assert_same_weights(model.get_weights(), source.get_weights())
+
+
+def test_another_activation_as_an_error_changes_nothing(tmp_path):
+    for name in ("m.safetensors", "m.keras"):
+        save_model(Sequential([Dense(4, "relu", input_shape=(6,))], seed=1), tmp_path / name)
+        model = Sequential([Dense(4, "tanh", input_shape=(6,))], seed=2)
+        before = model.get_weights()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(UserWarning, match="with tanh, in the file with relu"):
+                load_weights(model, tmp_path / name)
+        assert_same_weights(model.get_weights(), before)

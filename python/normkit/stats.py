@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from normkit import _core
+from normkit._checks import flag
 from normkit._numerics import default_arithmetic
 from normkit.moments import BatchMoments, Count, as_count
 
@@ -456,7 +457,7 @@ class RunningStats:
             counts = [self._checked_count(name, state[name]) for name in own[2:5]]
             skipped, frozen = (
                 self._checked_count("skipped", state["skipped"], each=False),
-                bool(state["frozen"]),
+                flag("RunningStats.load_state_dict: frozen", np.asarray(state["frozen"]).item()),
             )
         else:
             batches = self._checked_count("num_batches_tracked", state.get("num_batches_tracked", 0))

@@ -163,7 +163,17 @@ class OtherTrainingError(ValueError):
 
 
 class BackupWarning(UserWarning):
-    """A backup can be gone on from, though something is another now."""
+    """A backup can be gone on from, though something is another now.
+
+    Attributes
+    ----------
+    difference : str
+        What is another, without what is done about it.
+    """
+
+    def __init__(self, message: str, difference: str = "") -> None:
+        super().__init__(message)
+        self.difference = difference
 
 
 class BackupAndRestore(Callback):
@@ -218,7 +228,7 @@ class BackupAndRestore(Callback):
     def on_train_begin(self, logs: Logs = None) -> None:
         """Go on from a backup, if there is one; if not, see that one can be written."""
         self._check_folder()
-        there_are = [path for path in (self._latest, self._previous) if path.exists()]
+        there_are = self.files
         for path in there_are:
             try:
                 self.model.restore_progress(path)
@@ -266,9 +276,9 @@ class BackupAndRestore(Callback):
             self.delete()
 
     @property
-    def exists(self) -> bool:
-        """Whether there is something to go on from."""
-        return self._latest.exists() or self._previous.exists()
+    def files(self) -> list[Path]:
+        """What there is to go on from, the latest first."""
+        return [path for path in (self._latest, self._previous) if path.exists()]
 
     def delete(self) -> None:
         """Delete the files, and the folder if nothing else is in it."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from normkit.cli.workshop import InUseError, Workshop
 from normkit.models.archive import replacing
 
-__all__ = ["Results", "is_stdout", "naming", "new_file", "new_folder"]
+__all__ = ["Results", "is_stdout", "locked", "naming", "new_file", "new_folder"]
 
 WORKSHOP = ".normkit-unfinished"
 MADE = "made.json"  # in the workshop, once all results are in it
@@ -188,6 +188,31 @@ def new_file(target: Path, streams: bool = False) -> Iterator[Path]:
         if made != target:
             with naming(target):
                 _move_new(made, place)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made if need be, and goes if nothing is in it at the end.
+
+    Raises
+    ------
+    OSError
+        If another process has it, or it cannot be written.
+    """
+    with ExitStack() as undo:
+        place = Path(os.path.realpath(folder))
+        with naming(folder):
+            _make([*reversed(place.parents), place], undo)
+            try:
+                workshop = Workshop(place / WORKSHOP)
+            except InUseError as error:
+                raise InUseError(
+                    f"another process trains with this backup; wait for it, or choose another --backup "
+                    f"(if none does, remove {WORKSHOP} in it)"
+                ) from error
+        with workshop:
+            yield
+        _remove_empty(place)
 
 
 def _beside(place: Path) -> Path:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from normkit.callbacks import Callback
+from normkit.models import archive
 
 __all__ = ["METRICS", "EpochBar", "EpochTable", "has_terminal"]
 
@@ -25,8 +27,8 @@ class EpochTable(Callback):
     ----------
     quiet : bool
         Print nothing.
-    seed : int
-        Of the training: a backup of another seed is not its own.
+    options : mapping, optional
+        Those of the command. A backup of another 'seed' is not its own.
 
     Attributes
     ----------
@@ -36,8 +38,8 @@ class EpochTable(Callback):
         Weights at the end of the last finished epoch.
     """
 
-    def __init__(self, quiet: bool, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self, quiet: bool, options: Mapping[str, Any] | None = None) -> None:
+        self.options = dict(options or {})
         self.rows: list[dict[str, float]] = []
         self.weights: list[NDArray[Any]] = []
         self._quiet = quiet
@@ -61,17 +63,31 @@ class EpochTable(Callback):
     @property
     def state_label(self) -> str:
         """See `Callback.state_label`."""
-        return f"--seed {self.seed}"
+        return f"--seed {self.options.get('seed', 0)}"
 
     def get_state(self) -> dict[str, Any]:
-        """Return the rows and the weights."""
-        return {"rows": self.rows, "weights": self.weights}
+        """Return the rows, the weights and the options."""
+        return {"rows": self.rows, "weights": self.weights, "options": self.options}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take over rows and weights of epochs that an earlier process trained."""
         self.rows, self.weights = list(state["rows"]), list(state["weights"])
         if self.rows:
             self._print(f"going on after epoch {len(self.rows)}")
+
+    def other_options(self, backup: Path) -> str:
+        """Tell which options a backup was made with, and which there are now; nothing where they are the same."""
+        with archive.reading(backup):
+            saved = archive.read(backup)[0]["progress"]["callbacks"]
+            states = [one["state"] for one in saved if one["class_name"] == type(self).__name__]
+            then = dict(states[0]["options"]) if states else self.options
+        names = [name for name, value in self.options.items() if then.get(name) != value]
+        if not names:
+            return ""
+        before, now = (
+            ", ".join(_option(name, side.get(name)) for name in names) for side in (then, self.options)
+        )
+        return f"was made with {before}, now {now}"
 
     def _print(self, line: str) -> None:
         if not self._quiet:
@@ -117,6 +133,14 @@ class EpochBar(Callback):
 def has_terminal() -> bool:
     """Whether there is a terminal to draw on: the table is on standard output, a bar on standard error."""
     return sys.stdout.isatty() and sys.stderr.isatty()
+
+
+def _option(name: str, value: Any) -> str:
+    """Write an option as on the command line."""
+    option = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"no {option}"
+    return option if value is True else f"{option} {','.join(value) if isinstance(value, list) else value}"
 
 
 def _number(value: float) -> str:

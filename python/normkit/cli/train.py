@@ -15,10 +15,10 @@ import numpy as np
 
 from normkit import optimizers
 from normkit.callbacks import BackupAndRestore, Callback
-from normkit.callbacks.checkpoint import BackupWarning
+from normkit.callbacks.checkpoint import BackupWarning, OtherTrainingError
 from normkit.cli import architecture
 from normkit.cli.arguments import Commands, add_data, count, folder, path, positive, seed, share
-from normkit.cli.outputs import Results, naming, new_folder
+from normkit.cli.outputs import Results, locked, naming, new_folder
 from normkit.cli.progress import EpochBar, EpochTable, has_terminal
 from normkit.cli.report import draw_curves, write_history
 from normkit.cli.saved import LOSS, METRICS, MODEL_FILE, RECORD_FILE, as_rows, division, record_of
@@ -34,6 +34,18 @@ __all__ = ["add_parser", "run"]
 EXIT_ERROR = 2
 
 RUNS = Path("runs")
+
+# Options of which a backup is told to be of others.
+DECISIVE = (
+    "layers",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "last",
+    "validation_split",
+    "seed",
+    "deterministic",
+)
 
 
 def add_parser(commands: Commands) -> None:
@@ -128,7 +140,8 @@ def _train(arguments: argparse.Namespace, distribution: Distribution) -> int:
         data = _data(arguments)
         model = _model(arguments, data, distribution)
     title = f"{data.name}: {architecture.describe(model.layers)}"
-    table = EpochTable(arguments.quiet or not distribution.is_first, arguments.seed)
+    options = {name: getattr(arguments, name) for name in DECISIVE}
+    table = EpochTable(arguments.quiet or not distribution.is_first, options)
     backup = None
     if arguments.backup is not None:
         backup = BackupAndRestore(arguments.backup, delete_checkpoint=False)
@@ -139,6 +152,8 @@ def _train(arguments: argparse.Namespace, distribution: Distribution) -> int:
             if distribution.is_first:
                 _check_backup(arguments.backup, arguments.out)
                 results = at_end.enter_context(new_folder(arguments.out, RUNS / data.name, record))
+                if arguments.backup is not None:  # to go before the mark by which a killed command is known
+                    at_end.enter_context(locked(arguments.backup))
         are_made = distribution.any(results is not None and results.are_made)
         if not are_made:
             if results is not None and not arguments.quiet:
@@ -153,7 +168,7 @@ def _train(arguments: argparse.Namespace, distribution: Distribution) -> int:
                 (results.shop / RECORD_FILE).write_text(record, encoding="utf-8")
                 results.deliver(partial=done < arguments.epochs)
         if backup is not None:
-            at_end.callback(backup.delete)  # before the mark goes by which a killed command is known
+            at_end.callback(backup.delete)
         out = results.folder
         if not are_made and done < arguments.epochs:
             raise KeyboardInterrupt(f"interrupted in epoch {done + 1}, wrote {out} after epoch {done}")
@@ -236,10 +251,11 @@ def _fit(
                 validation_data=(data.x_test, data.y_test),
                 last=arguments.last,
             )
-    except BackupWarning as warning:
-        raise ValueError(f"{warning}; go on with the same options, or remove it to begin anew") from warning
+    except (BackupWarning, OtherTrainingError) as error:
+        assert backup is not None
+        raise ValueError(_refusal(error, table, backup)) from error
     except KeyboardInterrupt:
-        if backup is not None and backup.exists:
+        if backup is not None and backup.files:
             raise KeyboardInterrupt(
                 f"interrupted, the same command goes on from {backup.backup_dir}"
             ) from None
@@ -249,6 +265,19 @@ def _fit(
     finally:
         if bar is not None:
             bar.close()
+
+
+def _refusal(error: BackupWarning | OtherTrainingError, table: EpochTable, backup: BackupAndRestore) -> str:
+    """Tell why a backup is not gone on from: by the options if these are others, or else as `fit` tells it."""
+    file = backup.files[0]
+    told = table.other_options(file)
+    if told:
+        difference = f"{file}: {told}"
+    elif isinstance(error, BackupWarning):
+        difference = error.difference
+    else:
+        return str(error)
+    return f"{difference}; pass the same options, or remove {backup.backup_dir} to begin anew"
 
 
 def _bar() -> EpochBar | None:

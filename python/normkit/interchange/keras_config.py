@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from normkit import initializers, layers
+from normkit import activations, initializers, layers
 from normkit.interchange.keras_weights import keras_class
 from normkit.layers import BatchNormalization, Layer
 from normkit.models.saving import layer_registry
 
-__all__ = ["check_row", "from_keras", "to_keras"]
+__all__ = ["DamagedError", "activation_of", "as_written", "check_row", "from_keras", "to_keras"]
 
 Config = dict[str, Any]
+
+
+class DamagedError(ValueError):
+    """A configuration is not built as Keras builds them."""
+
+
+@contextmanager
+def as_written(part: str) -> Iterator[None]:
+    """Turn what Python says of a part of `config.json` that is built otherwise into a DamagedError that names the part."""
+    try:
+        yield
+    except KeyError as error:
+        raise DamagedError(f"it is damaged: {part} has no '{error.args[0]}' where one is needed") from error
+    except (TypeError, AttributeError, IndexError) as error:
+        raise DamagedError(
+            f"it is damaged: {part} has a value of another kind, or fewer values, than Keras writes"
+        ) from error
 
 
 class _Known(NamedTuple):
@@ -86,12 +105,27 @@ def from_keras(entry: Config, name: str | None) -> Layer:
         for option in options
         if option in config and (value := _argument(what, option, config[option])) is not _MISSING
     }
+    for option, parameter in inspect.signature(known.cls).parameters.items():
+        if option in options and option not in config and parameter.default is parameter.empty:
+            raise DamagedError(
+                f"it is damaged: the config of {what}, a {kind}, has no '{option}' where one is needed"
+            )
     try:
-        return known.cls(
-            name=name, trainable=config.get("trainable", True), dtype=_dtype(config.get("dtype")), **arguments
-        )
+        with as_written("its dtype"):
+            dtype = _dtype(config.get("dtype"))
+        return known.cls(name=name, trainable=config.get("trainable", True), dtype=dtype, **arguments)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{what}: {error}") from error
+
+
+def activation_of(entry: Config) -> str | None:
+    """Return our name of the activation in an entry of Keras's list of layers; None if that is not known."""
+    if "activation" not in entry["config"]:
+        return None
+    try:
+        return activations.get(entry["config"]["activation"]).name
+    except (ValueError, TypeError):
+        return None
 
 
 _MISSING = object()

@@ -11,7 +11,14 @@ from datetime import datetime
 from typing import Any
 
 from normkit.interchange.files import PathLike, reading, write_bytes
-from normkit.interchange.keras_config import check_row, from_keras, to_keras
+from normkit.interchange.keras_config import (
+    DamagedError,
+    activation_of,
+    as_written,
+    check_row,
+    from_keras,
+    to_keras,
+)
 from normkit.interchange.keras_training import (
     compile_arguments,
     compile_config,
@@ -31,6 +38,7 @@ from normkit.interchange.keras_weights import (
 from normkit.interchange.weights import require_built
 from normkit.layers import Input
 from normkit.models import Sequential
+from normkit.models.state import all_or_nothing, warn_of_activations
 
 __all__ = ["load_keras", "load_keras_weights", "save_keras", "save_keras_weights"]
 
@@ -76,19 +84,22 @@ def load_keras(path: PathLike, compile: bool = True) -> Sequential:
     """
     with reading(path, "a .keras file") as file:
         config, weights = _read(file.read_bytes())
-        entries = list(_flat(config, "layers"))
+        with as_written(CONFIG):
+            entries = list(_flat(config, "layers"))
+            shape = _input_shape(config)
         names: set[str] = set()
         layers = []
-        for _, entry in entries:
-            name = entry["config"].get("name")
-            layers.append(from_keras(entry, None if name in names else name))
-            names.add(name)
+        for index, (_, entry) in enumerate(entries):
+            with as_written(f"layer {index} in {CONFIG}"):
+                name = entry["config"].get("name")
+                layers.append(from_keras(entry, None if name in names else name))
+                names.add(name)
         groups = [group for group, _ in entries]
         arrays = read_weights(weights, groups)
         for layer, found in zip(layers, arrays, strict=True):
             layer.admit = admitting(layer, found)
         model = Sequential(
-            [Input(_input_shape(config)), *layers],
+            [Input(shape), *layers],
             name=config["config"].get("name"),
             dtype=layers[-1].dtype if layers else "float32",
         )
@@ -102,7 +113,15 @@ def load_keras(path: PathLike, compile: bool = True) -> Sequential:
 
 def _compile(model: Sequential, config: Any, weights: bytes) -> None:
     try:
-        model.compile(**compile_arguments(config))
+        with as_written("its compile_config"):
+            arguments = compile_arguments(config)
+        model.compile(**arguments)
+    except DamagedError as error:
+        warnings.warn(
+            f"the file's model is loaded without optimizer, loss and metrics ({error}): call compile()",
+            stacklevel=2,
+        )
+        return
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         warnings.warn(
             f"the file's model is compiled with something that normkit lacks ({error}); it is loaded without: call compile()",
@@ -122,7 +141,8 @@ def _read(content: bytes) -> tuple[Config, bytes]:
             if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"{name} is compressed, which it never is")
         config = json.loads(archive.read(CONFIG))
-        kind = config["class_name"]
+        with as_written(CONFIG):
+            kind = config["class_name"]
         if kind not in MODELS:
             raise ValueError(
                 f"the model is a {kind}; only a Sequential, or a Functional that is one row of layers, is read"
@@ -246,20 +266,30 @@ def load_keras_weights(model: Sequential, path: PathLike) -> None:
     ValueError
         If the model has no weights yet, or the file is not such a file, is damaged, or is of another architecture.
         Then no weight has changed.
+
+    Warns
+    -----
+    UserWarning
+        If a layer has another activation in a `.keras` file; a `.weights.h5` file does not tell them.
     """
     require_built(model, "load_keras_weights")
     with reading(path, "weights of Keras") as file:
         content, groups = file.read_bytes(), layer_groups(model)
+        activations: list[str | None] = []
         if zipfile.is_zipfile(io.BytesIO(content)):
             config, content = _read(content)
             groups, kinds = [], []
-            for group, entry in _flat(config, "layers"):
-                groups.append(group)
-                kinds.append(entry["class_name"])
+            with as_written(CONFIG):
+                for group, entry in _flat(config, "layers"):
+                    groups.append(group)
+                    kinds.append(entry["class_name"])
+                    activations.append(activation_of(entry))
             ours = [keras_class(layer) for layer in model.layers]
             if kinds != ours:
                 raise ValueError(f"it has the layers {', '.join(kinds)}; the model has {', '.join(ours)}")
-        unpack(read_weights(content, groups), model.layers, groups)
+        with all_or_nothing(model):
+            unpack(read_weights(content, groups), model.layers, groups)
+            warn_of_activations(model, activations)
 
 
 def save_keras_weights(model: Sequential, path: PathLike) -> None:

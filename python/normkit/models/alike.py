@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["check_alike"]
+__all__ = ["check_alike", "is_foreign"]
 
 
-def check_alike(what: str, saved: Any, ours: Any, optional: bool = True) -> None:
+def check_alike(what: str, saved: Any, ours: Any, optional: bool = True, grows: bool = False) -> None:
     """Raise ValueError if a saved state is of another kind than ours.
 
-    Numbers take the place of numbers, text of text, and an array that of one of its shape, or of a number that nothing was
-    added to; a dict has all that ours has. What is None or empty in ours may be anything: it has no value yet.
+    Numbers take the place of numbers, text of text, and an array that of one of its shape; one of a single element becomes
+    any vector when something is added to it. A dict has all that ours has. What is None or empty in ours may be anything:
+    it has no value yet.
 
     Parameters
     ----------
@@ -24,6 +26,8 @@ def check_alike(what: str, saved: Any, ours: Any, optional: bool = True) -> None
         The states.
     optional : bool, default True
         Whether None may take the place of anything.
+    grows : bool, default False
+        Whether an array may take the place of a number, to which somebody else's class may have added it.
     """
     if (
         ours is None
@@ -35,12 +39,24 @@ def check_alike(what: str, saved: Any, ours: Any, optional: bool = True) -> None
         for name, part in ours.items():
             if name not in saved:
                 raise ValueError(f"{what} has no '{name}'")
-            check_alike(f"{what}/{name}", saved[name], part, optional)
+            check_alike(f"{what}/{name}", saved[name], part, optional, grows)
     elif isinstance(ours, (list, tuple)) and isinstance(saved, (list, tuple)):
         for index, part in enumerate(saved):
-            check_alike(f"{what}/{index}", part, ours[min(index, len(ours) - 1)], optional)
-    elif _kind(saved) != _kind(ours) and not (_kind(ours) == "a number" and isinstance(saved, np.ndarray)):
+            check_alike(f"{what}/{index}", part, ours[min(index, len(ours) - 1)], optional, grows)
+    elif _kind(saved) != _kind(ours) and not (isinstance(saved, np.ndarray) and _takes(ours, saved, grows)):
         raise ValueError(f"{what} must be {_kind(ours)}, got {_kind(saved)}")
+
+
+def _takes(ours: Any, saved: NDArray[Any], grows: bool) -> bool:
+    """Whether ours can become this array when something is added to it."""
+    if isinstance(ours, np.ndarray):
+        return ours.shape == (1,) and saved.ndim == 1
+    return grows and _kind(ours) == "a number"
+
+
+def is_foreign(item: object) -> bool:
+    """Whether an object is of somebody else's class, of whose state little is known."""
+    return not type(item).__module__.startswith("normkit.")
 
 
 def _kind(value: Any) -> str:

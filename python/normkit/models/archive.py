@@ -133,9 +133,9 @@ def apart(value: Any, name: str, arrays: Arrays) -> Any:
 
 
 def together(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
-    """Undo `apart`."""
+    """Undo `apart`; the arrays are copies, which may be written to."""
     if isinstance(value, dict):
         if list(value) == ["array"]:
-            return arrays[value["array"]]
+            return arrays[value["array"]].copy()
         return {key: together(part, arrays) for key, part in value.items()}
     return [together(part, arrays) for part in value] if isinstance(value, list) else value

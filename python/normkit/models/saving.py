@@ -208,6 +208,7 @@ def load_weights(model: Sequential, path: str | os.PathLike[str]) -> None:
 
     If the model is compiled, and with an optimizer like the one in the file, that one's state and learning rate are
     taken over as well; if it is with another one, a warning says so. An optimizer's state in a file of Keras is left alone.
+    A warning names the layers that have another activation in the file.
 
     Parameters
     ----------
@@ -260,13 +261,15 @@ def restore_progress(model: Sequential, path: Path, run: TrainingRun) -> None:
     with archive.reading(path):
         config, arrays = archive.read(path)
         progress = archive.together(config["progress"], arrays)
-        refusal, warning = run.compare(progress, config.get("learning_rate"))
+        refusal, notes = run.compare(progress, config.get("learning_rate"))
     if refusal:
         raise OtherTrainingError(f"{path}: {refusal}")
-    if warning and model.is_first_rank:
-        warnings.warn(f"{path}: {warning}", BackupWarning, stacklevel=2)
+    if notes and model.is_first_rank:
+        message = "; ".join(f"{difference}{consequence}" for difference, consequence in notes)
+        differences = "; ".join(difference for difference, _ in notes)
+        warnings.warn(BackupWarning(f"{path}: {message}", f"{path}: {differences}"), stacklevel=2)
     with archive.reading(path), run.all_or_nothing(), all_or_nothing(model):
-        take_state(model, config, arrays)
+        take_state(model, config, arrays, whole_state=True)
         run.set_state(progress)
         model.rng.bit_generator.state = config["random_state"]
 

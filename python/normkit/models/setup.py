@@ -73,8 +73,8 @@ class Setup:
         arguments = _config(optimizer)
         arguments.pop("name", None)
         rate = arguments.get("learning_rate")
-        if isinstance(rate, float):
-            del arguments["learning_rate"]
+        if isinstance(rate, float):  # which may be changed, but not for a schedule
+            arguments["learning_rate"] = "a number"
         weights = self._class_weight
         decisive = {
             "input_shape": model.input_shape,
@@ -105,28 +105,49 @@ class Setup:
     def values(self) -> dict[str, dict[str, Any]]:
         """'decisive': what the weights depend on. 'advisory': what matters only to some, and may be changed."""
         settings, advisory = self._settings
-        decisive = {**settings, **self._batches.state_dict()["data"], **_data(self._batches)}
+        place = self._batches.state_dict()
+        order = "drawn with the seed of a MiniBatches" if "seed" in place else "drawn with a random generator"
+        decisive = {**settings, **place["data"], **_data(self._batches), "order": order}
         if self._class_weight is not None:
             decisive.pop("sample_weight", None)  # which is made of it
         advisory = dict(advisory)
         if self._validation is not None:
             batches, steps, every = self._validation
-            seen = {f"of {name}": value for name, value in _data(batches).items()}
-            advisory["validation_data"] = seen or "of unknown content"
+            advisory["validation_data"] = _data(batches) or "of unknown content"
             advisory["validation_steps"] = steps
             advisory["validation_freq"] = every if isinstance(every, int) else sorted(every)
             advisory["validation_batch_size"] = batches.batch_size
-        plain: dict[str, dict[str, Any]] = _plain({"decisive": _flat(decisive), "advisory": _flat(advisory)})
+        plain: dict[str, dict[str, Any]] = _plain({"decisive": decisive, "advisory": advisory})
         return plain
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return what is another in two parts of `Setup.values`: by name, their value and ours."""
-    names = dict.fromkeys([*theirs, *ours])
-    pairs = {name: (theirs.get(name), ours.get(name)) for name in names}
-    found = {name: pair for name, pair in pairs.items() if json.dumps(pair[0]) != json.dumps(pair[1])}
+    found = _compared(theirs, ours)
     hidden = tuple(start for name, start in PARTS.items() if name in found)
-    return {name: pair for name, pair in found.items() if not name.startswith(hidden)}
+    if None in found.get("validation_data", ()):
+        hidden += ("validation_",)
+    return {
+        name: pair for name, pair in found.items() if name == "validation_data" or not name.startswith(hidden)
+    }
+
+
+def _compared(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], before: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Compare what both have of nested mappings: 'layer 0 (Dense) activation'. A mapping that only one has is one value."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in dict.fromkeys([*theirs, *ours]):
+        then, now = theirs.get(name), ours.get(name)
+        if (
+            isinstance(then, Mapping)
+            and isinstance(now, Mapping)
+            and then.get("class_name") == now.get("class_name")
+        ):
+            found |= _compared(then, now, f"{before}{name} ")
+        elif json.dumps(then) != json.dumps(now):
+            found[f"{before}{name}"] = then, now
+    return found
 
 
 def told(found: Mapping[str, tuple[Any, Any]], side: int) -> str:
@@ -137,19 +158,11 @@ def told(found: Mapping[str, tuple[Any, Any]], side: int) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = value.get("class_name") or f"{{{', '.join(f'{k}: {_short(v)}' for k, v in value.items())}}}"
+        return value if len(value) <= 80 else f"{value[:77]}..."
     text = repr(value) if not isinstance(value, str) or value.isidentifier() else value
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested mappings as one: 'layer 0 (Dense) activation'."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{before}{name} ")
-        else:
-            flat[f"{before}{name}"] = value
-    return flat
 
 
 def _plain(value: Any) -> Any:

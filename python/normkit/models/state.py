@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from normkit._checks import whole
-from normkit.layers.base import Layer, set_variables
+from normkit.layers.base import ActivatedLayer, Layer, set_variables
 from normkit.layers.variable import Variable
 from normkit.models.archive import Arrays
 from normkit.models.compiled import Compiled
@@ -30,9 +30,12 @@ __all__ = [
     "share_state",
     "state_of",
     "take_state",
+    "warn_of_activations",
 ]
 
 Array = NDArray[Any]
+
+MOST_BATCHES = 2**53  # which float64 counts one by one
 
 
 def state_of(model: Sequential, doing: str) -> tuple[dict[str, Any], Arrays]:
@@ -47,6 +50,7 @@ def state_of(model: Sequential, doing: str) -> tuple[dict[str, Any], Arrays]:
     config: dict[str, Any] = {
         "input_shape": list(model.input_shape[1:]),
         "kinds": [_kind(layer) for layer in model.layers],
+        "activations": [_activation(layer) for layer in model.layers],
         "states": [layer.get_state() for layer in model.layers],
         "random_state": model.rng.bit_generator.state,
     }
@@ -62,14 +66,20 @@ def state_of(model: Sequential, doing: str) -> tuple[dict[str, Any], Arrays]:
     return config, arrays
 
 
-def take_state(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Take over weights and, if there is a like one, the optimizer's state. To be called within `all_or_nothing`."""
+def take_state(
+    model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array], *, whole_state: bool = False
+) -> None:
+    """Take over weights and, if there is a like one, the optimizer's state. To be called within `all_or_nothing`.
+
+    With `whole_state` it is a ValueError, not a warning, if the optimizer's state does not fit.
+    """
     if not model.built:
         with admitting(model.layers, arrays):
             model.build((None, *config["input_shape"]))
     set_weights(model, config, arrays)
+    warn_of_activations(model, config.get("activations", ()))
     compiled = model.compiled_state
-    if compiled is None or "iterations" not in config:
+    if compiled is None or not (whole_state or "iterations" in config):
         return
     flat = compiled.prepare_training()
     ours = [key for key, weight in _by_key(model).items() if any(weight is v for v in flat.variables)]
@@ -78,11 +88,12 @@ def take_state(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str
         _slots(arrays),
         config["trained"],
     ):
-        warnings.warn(
-            f"the file has the state of another optimizer than {_optimizer_name(compiled)}, or of other trainable "
-            "weights; the optimizer starts anew",
-            stacklevel=2,
+        problem = (
+            f"state of another optimizer than {_optimizer_name(compiled)}, or of other trainable weights"
         )
+        if whole_state:
+            raise ValueError(f"it has the {problem}")
+        warnings.warn(f"the file has the {problem}; the optimizer starts anew", stacklevel=2)
         compiled.lay_out(flat.variables)
         return
     set_optimizer(model, config, arrays)
@@ -255,6 +266,24 @@ def _kind(layer: Layer) -> str | None:
     return cls.__name__ if cls.__module__.startswith("normkit.") else None
 
 
+def _activation(layer: Layer) -> str:
+    return layer.activation.name if isinstance(layer, ActivatedLayer) else "linear"
+
+
+def warn_of_activations(model: Sequential, theirs: Sequence[str | None]) -> None:
+    """Warn, by name, of layers whose activation is not that of the file; None is one that is not known."""
+    others = [
+        f"layer {index} is {_described(layer)} with {_activation(layer)}, in the file with {there}"
+        for index, (layer, there) in enumerate(zip(model.layers, theirs, strict=False))
+        if there is not None and there != _activation(layer)
+    ]
+    if others:
+        warnings.warn(
+            f"the model has other activations than the file, and so other outputs: {'; '.join(others)}",
+            stacklevel=3,
+        )
+
+
 def set_optimizer(model: Sequential, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     """Lay out the weights that were trained, whichever of them are frozen now, and fill the optimizer's state."""
     compiled = model.require_compiled("load")
@@ -263,6 +292,8 @@ def set_optimizer(model: Sequential, config: Mapping[str, Any], arrays: Mapping[
     flat = compiled.lay_out(list(trained.values()))
     optimizer = compiled.optimizer
     optimizer.batches = whole("iterations", config["iterations"])
+    if optimizer.batches > MOST_BATCHES:
+        raise ValueError(f"iterations must be at most {MOST_BATCHES}, got {optimizer.batches}")
     if config.get("learning_rate") is not None and optimizer.fixed_learning_rate is not None:
         optimizer.learning_rate = config["learning_rate"]
     for slot, state in optimizer.slots.items():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from normkit._checks import whole
 from normkit.callbacks import BackupAndRestore, Callback, CallbackList
 from normkit.data.minibatches import MiniBatches
-from normkit.models.alike import check_alike
+from normkit.models.alike import check_alike, is_foreign
 from normkit.models.blas import blas_threads
 from normkit.models.interrupt import Interrupts
 from normkit.models.setup import Setup, differences, told
@@ -247,14 +247,15 @@ class TrainingRun:
             ],
         }
 
-    def compare(self, state: Mapping[str, Any], rate: float | None) -> tuple[str, str]:
+    def compare(self, state: Mapping[str, Any], rate: float | None) -> tuple[str, list[tuple[str, str]]]:
         """Compare a state with this training; `rate` is the learning rate that it goes on with.
 
         Returns
         -------
-        refusal, warning : str
-            Why the training must not go on from there; and what is another than it was, though it can go on. Empty
-            where there is nothing to tell.
+        refusal : str
+            Why the training must not go on from there; empty if it may.
+        notes : list of (str, str)
+            What is another than it was, though it can go on; and what becomes of that.
         """
         whole("epoch", state["epoch"])
         theirs, ours = state["setup"], self._setup.values
@@ -263,26 +264,27 @@ class TrainingRun:
             return (
                 f"is the backup of another training: it was made with {told(decisive, 0)}, "
                 f"now there is {told(decisive, 1)}; go on as before, or remove it to begin anew"
-            ), ""
+            ), []
         notes = []
         advisory = differences(theirs["advisory"], ours["advisory"])
         if ours["advisory"].get("learning_rate") == rate:  # as a callback has set it, in this process
             advisory.pop("learning_rate", None)
         if advisory:
-            notes.append(
-                f"was made with {told(advisory, 0)}, now there is {told(advisory, 1)}; training goes on from the "
-                "backup's epoch with the backup's learning rate, and with all else as it is now"
+            difference = f"was made with {told(advisory, 0)}, now there is {told(advisory, 1)}"
+            going_on = (
+                "; training goes on from the backup's epoch with the backup's learning rate, "
+                "and with all else as it is now"
             )
+            notes.append((difference, going_on))
         if state["epoch"] > self._end:
-            notes.append(
-                f"is of a training of {state['epoch']} epochs, which is more than epochs={self._end}"
-            )
+            done = state["epoch"]
+            notes.append((f"is of a training of {done} epochs, which is more than epochs={self._end}", ""))
         _, new, lost = self._matched(state["callbacks"])
         if new:
-            notes.append(f"has no state of {', '.join(new)}, which starts anew")
+            notes.append((f"has no state of {', '.join(new)}", ", which starts anew"))
         if lost:
-            notes.append(f"has the state of {', '.join(lost)}, which is not among the callbacks now")
-        return "", "; ".join(notes)
+            notes.append((f"has the state of {', '.join(lost)}, which is not among the callbacks now", ""))
+        return "", notes
 
     def _matched(
         self, saved: Sequence[Mapping[str, Any]]
@@ -329,9 +331,11 @@ class TrainingRun:
             )
         for name in ("epoch", "batch"):
             whole(name, state[name])
-        check_alike("metrics", state["metrics"], self._compiled.metrics_state(), optional=False)
+        for name, part in self._compiled.metrics_state().items():
+            grows = name in self._compiled.metrics and is_foreign(self._compiled.metrics[name])
+            check_alike(f"metrics/{name}", state["metrics"][name], part, optional=False, grows=grows)
         for callback, saved in self._matched(state["callbacks"])[0]:
-            check_alike(type(callback).__name__, saved, callback.get_state())
+            check_alike(type(callback).__name__, saved, callback.get_state(), grows=is_foreign(callback))
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go there; callbacks take over the state of those of the same class and label."""
