@@ -119,10 +119,35 @@ def test_endings_in_upper_case(tmp_path: Path) -> None:
     for name in ("M.SAFETENSORS", "M.Onnx"):
         model.save(tmp_path / name)
         assert is_of(tmp_path / name, os.path.splitext(name)[1].lower())  # noqa: PTH122
-    for name in ("M.KERAS", "M.Weights.H5"):  # which Keras would not open
-        with pytest.raises(ValueError, match=r"Keras wants a name that ends in \.(keras|weights\.h5), got"):
-            model.save(tmp_path / name)
     assert_same_weights(load_model(tmp_path / "M.SAFETENSORS").get_weights(), model.get_weights())
+
+
+@pytest.mark.parametrize("name", ["M.KERAS", "m.Keras", "M.WEIGHTS.H5", "M.Weights.H5", "M.weights.H5"])
+def test_keras_opens_lower_case_alone(tmp_path: Path, name: str) -> None:
+    """So no file of another name is written, nor is anything done before that is said."""
+    path = tmp_path / name
+    ending = next(ending for ending in (".keras", ".weights.h5") if name.lower().endswith(ending))
+    message = (
+        f"{path}: expected a name that ends in {ending}, in lower case; Keras opens no other, "
+        f"so write {name[0]}{ending}"
+    )
+    saving = [lambda: classifier().save(path), lambda: ModelCheckpoint(path)]
+    if ending == ".weights.h5":
+        saving += [
+            lambda: classifier().save_weights(path),
+            lambda: ModelCheckpoint(path, save_weights_only=True),
+        ]
+    for act in saving:
+        with pytest.raises(ValueError, match="in lower case") as error:
+            act()
+        assert str(error.value) == message
+    assert list(tmp_path.iterdir()) == []
+    model = fitted()
+    model.save(tmp_path / f"m{ending}")
+    (tmp_path / f"m{ending}").rename(path)  # reading goes by the content
+    other = classifier(seed=5)
+    other.load_weights(path)
+    assert_same_weights(other.get_weights(), model.get_weights())
 
 
 @pytest.mark.parametrize("ending", ENDINGS.split(", "))

@@ -84,16 +84,21 @@ def a_file(path: Path) -> Path:
 
 
 def ending_of(path: Path, endings: Sequence[str] = MODEL_ENDINGS) -> str:
-    """Return which of these endings a name has, in upper or lower case.
+    """Return which of these endings the name of a file to write has: Keras's in lower case, the others in either.
 
     Raises
     ------
     ValueError
-        If it has none; the message lists them.
+        If it has none; the message lists them. If it has one of Keras's in upper case, which Keras would not open.
     """
     ending = find_ending(path, endings)
     if ending is None:
         raise ValueError(f"{path}: expected a name that ends in one of {', '.join(endings)}")
+    if ending in (KERAS, KERAS_WEIGHTS) and not path.name.endswith(ending):
+        raise ValueError(
+            f"{path}: expected a name that ends in {ending}, in lower case; Keras opens no other, "
+            f"so write {path.name[: -len(ending)]}{ending}"
+        )
     return ending
 
 
