@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from normkit._checks import as_numbers, batch_shape, float_dtype, integer, positive_integer, shown
+from normkit._checks import as_numbers, batch_shape, flag, float_dtype, integer, positive_integer, shown
 from normkit._names import choices
 from normkit._numerics import default_float_mode
 from normkit._random import new_generator
@@ -250,7 +250,7 @@ class Network(Described):
     @default_float_mode()
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for one batch."""
-        batch = as_numbers("x", x)
+        batch, training = as_numbers("x", x), flag(f"{self.name}: training", training)
         self.shape_for(batch.shape)
         return self.forward(np.ascontiguousarray(batch, self.layers[0].dtype), training)
 
@@ -261,6 +261,7 @@ class Network(Described):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
+        value = flag(f"{self.name}: trainable", value)
         for layer in self.layers:
             layer.trainable = value
 
