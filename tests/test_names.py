@@ -61,6 +61,19 @@ def test_a_star_import_works(name: str) -> None:
     assert set(importlib.import_module(name).__all__) <= set(names)
 
 
+def test_the_package_has_its_own_names_alone() -> None:
+    """Not only in what `dir` shows: what it takes from elsewhere for itself begins with an underscore."""
+    run(  # in a process of its own, as tests import more
+        "import types, normkit\n"
+        "names = {n for n, v in vars(normkit).items() if n[0] != '_'}\n"
+        "others = {n for n in names - set(normkit.__all__)\n"
+        "          if getattr(getattr(normkit, n), '__name__', None) != f'normkit.{n}'}\n"
+        "assert not others, others"
+    )
+    for name in PUBLIC:
+        assert not hasattr(module(name), "TYPE_CHECKING"), name
+
+
 def run(source: str) -> str:
     command = [sys.executable, "-c", source]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -101,6 +114,11 @@ MISSPELT = {
     "nk.layers.Dnese": 'Module has no attribute "Dnese"',
     "nk.layrs": 'Module has no attribute "layrs"',
     "nk.importlib": 'has no attribute "importlib"',
+    "nk.TYPE_CHECKING": 'has no attribute "TYPE_CHECKING"',
+    "nk.typing": 'has no attribute "typing"',
+    "nk.losses.Any": 'does not explicitly export attribute "Any"',
+    "nk.utils.np": 'does not explicitly export attribute "np"',
+    "nk.layers.show_public_names": 'does not explicitly export attribute "show_public_names"',
     "nk.layers.Dense(3, activtion='relu')": 'Unexpected keyword argument "activtion"',
     "nk.Sequential([]).fit(3, epoch=3)": '"epoch"',
 }
@@ -134,7 +152,7 @@ def test_what_a_type_checker_is_told_is_what_there_is() -> None:
     text = (PACKAGE / "__init__.py").read_text()
     assert "def __getattr__" not in text
     assert "__getattr__ =" not in text
-    told = text.partition("if TYPE_CHECKING:")[2].partition("__all__")[0]
+    told = text.partition("if _typing.TYPE_CHECKING:")[2].partition("__all__")[0]
     for name in nk._LAZY:
         assert f"{name},\n" in told or f"import {name}\n" in told, name
     for name in PUBLIC[1:]:
