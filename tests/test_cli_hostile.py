@@ -173,7 +173,7 @@ def test_data_from_another_program(table: Path) -> None:
 def test_a_folder_named_like_a_file(call: Command) -> None:
     for name in ("d.csv", "d.npz", "d.keras", "d.safetensors"):
         Path(name).mkdir()
-    assert one_line(call, "train", "--data", "d.csv") == "d.csv: Is a directory"
+    assert one_line(call, "train", "--data", "d.csv") == "d.csv: is a folder; name the file in it"
     assert one_line(call, "train", "--data", "d.npz").startswith("d.npz: has no train-images-idx3-ubyte")
     for name in ("d.keras", "d.safetensors"):
         assert one_line(call, "evaluate", name) == f"{name}/model.safetensors: No such file or directory"

@@ -65,16 +65,20 @@ def path_fault(text: str) -> str | None:
 
 
 def a_file(path: Path) -> Path:
-    """Return a path that can be opened more than once; what is missing or a folder is left to whoever opens it.
+    """Return a path that can be opened more than once.
 
     Raises
     ------
     FileNotFoundError
         If there is nothing.
+    IsADirectoryError
+        If it is a folder.
     ValueError
         If it is a pipe, a socket or a device. A second reading would wait for ever, or find nothing.
     """
     mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path}: is a folder; name the file in it")
     kind = next((kind for is_one, kind in _KINDS if is_one(mode)), None)
     if kind is not None:
         raise ValueError(
