@@ -188,6 +188,27 @@ MISTYPED: list[tuple[Callable[[], Any], str]] = [
     (lambda: layers.Dnese, "module 'normkit.layers' has no attribute 'Dnese'; did you mean 'Dense'?"),
     (lambda: nk.ops.btach_norm, "did you mean 'batch_norm'?"),
     (lambda: schedules.CosinDecay, "did you mean 'CosineDecay'?"),
+    (lambda: layers.BatchNorm, "did you mean 'BatchNormalization'?"),
+    (lambda: layers.LayerNorm, "did you mean 'LayerNormalization'?"),
+    (lambda: layers.batch_normalisation, "did you mean 'BatchNormalization'?"),
+    (lambda: layers.GroupNorm, "did you mean 'GroupNormalization'?"),
+    (lambda: layers.layer_normalization, "did you mean 'LayerNormalization'?"),
+    (lambda: layers.dense, "did you mean 'Dense'?"),
+    (lambda: losses.get("sparse_crossentropy"), "did you mean 'sparse_categorical_crossentropy'?"),
+    (lambda: losses.get("SparseCategorical"), "did you mean 'sparse_categorical_crossentropy'?"),
+    (lambda: losses.mse, "did you mean 'MeanSquaredError'?"),
+    (lambda: losses.mae, "did you mean 'MeanAbsoluteError'?"),
+    (lambda: nk.models.load, "did you mean 'load_model'?"),
+    (lambda: nk.models.save, "did you mean 'save_model'?"),
+    (lambda: nk.models.sequential_, "did you mean 'Sequential'?"),
+    (lambda: nk.Dense, "module 'normkit' has no attribute 'Dense'; did you mean 'normkit.layers.Dense'?"),
+    (lambda: nk.Dnese, "did you mean 'normkit.layers.Dense'?"),
+    (lambda: nk.Adam, "did you mean 'normkit.optimizers.Adam'?"),
+    (lambda: nk.BatchNormalization, "did you mean 'normkit.layers.BatchNormalization'?"),
+    (lambda: nk.EarlyStopping, "did you mean 'normkit.callbacks.EarlyStopping'?"),
+    (lambda: nk.load_model, "did you mean 'normkit.models.load_model'?"),
+    (lambda: nk.to_categorical, "did you mean 'normkit.utils.to_categorical'?"),
+    (lambda: nk.MiniBatches, "did you mean 'normkit.data.MiniBatches'?"),
 ]
 KEYWORDS: list[tuple[Callable[[], Any], str]] = [
     (
@@ -252,6 +273,29 @@ def test_a_mistyped_monitor() -> None:
     stopping = callbacks.EarlyStopping(monitor="los")
     with pytest.warns(UserWarning, match="monitor='los' is not in the logs, .*; did you mean 'loss'\\?"):
         fitted(callbacks=[stopping], verbose=0)
+
+
+def test_a_hint_imports_nothing() -> None:
+    run(
+        "import sys, normkit\n"
+        "try: normkit.Dense\n"
+        "except AttributeError as error: assert 'normkit.layers.Dense' in str(error)\n"
+        "assert 'normkit.layers' not in sys.modules"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in WITHOUT_NAMES])
+def test_each_public_name_is_found_without_capitals_and_by_its_beginning(name: str) -> None:
+    names = module(name).__all__
+    for public in names:
+        if public.startswith("_"):
+            continue
+        alike = {other for other in names if other.lower().replace("_", "").startswith(public.lower()[:5])}
+        for typed in (public.lower().replace("_", ""), public.swapcase(), f"{public}_", public[:-1]):
+            hint = did_you_mean(typed, names)
+            assert typed in names or hint, (public, typed)
+            if len(alike) == 1 and hint and typed != public[:-1]:
+                assert public in hint, (public, typed, hint)
 
 
 def test_nothing_is_meant_by_what_is_far_from_all() -> None:
