@@ -110,6 +110,24 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] 
         ValueError,
         ("expected 64 features, got 8; put Flatten() before it (input of shape (batch, 8, 8))",),
     ),
+    "images, as many features as no axis has": (
+        lambda: nk.Sequential([Input((6,)), Dense(3)]).predict(np.ones((10, 28, 28))),
+        ValueError,
+        (
+            "expected 6 features, got 28",
+            "the model takes samples of shape (6,), and x has samples of shape (28, 28): Flatten() as the first layer",
+        ),
+    ),
+    "images, for a norm of rows": (
+        lambda: nk.Sequential([Input((6,)), layers.BatchNormalization(), Dense(3)])(images),
+        ValueError,
+        ("x has samples of shape (8, 8): Flatten() as the first layer",),
+    ),
+    "images, for a fitted model of rows": (
+        lambda: trained().evaluate(images, y, verbose=0),
+        ValueError,
+        ("x has samples of shape (8, 8): Flatten() as the first layer",),
+    ),
     # one row
     "a row, predict": (
         lambda: trained().predict(x[0]),

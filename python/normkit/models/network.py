@@ -212,9 +212,17 @@ class Network(Described):
                     else "the first axis is that of the samples"
                 )
             )
-        for layer in self.layers:
-            layer.check_input(shape)
-            shape = layer.compute_output_shape(shape)
+        try:
+            for layer in self.layers:
+                layer.check_input(shape)
+                shape = layer.compute_output_shape(shape)
+        except ValueError as error:
+            if len(input_shape) <= len(self.input_shape) or "Flatten()" in str(error):
+                raise
+            raise ValueError(
+                f"{error}; the model takes samples of shape {self.input_shape[1:]}, and x has samples of shape "
+                f"{tuple(input_shape[1:])}: Flatten() as the first layer makes one axis of theirs"
+            ) from None
         return shape
 
     def forward(self, x: Array, training: bool) -> Array:
