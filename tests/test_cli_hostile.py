@@ -202,7 +202,7 @@ def test_every_format_of_a_model(call: Command, here: Path) -> None:
         ),
         (
             "m.safetensors",
-            "m.safetensors: cannot be read as a normkit model: it is a safetensors file of another kind",
+            "m.safetensors: cannot be read as a normkit model: it has weights under torch's names; make the",
         ),
     ):
         for arguments in (("evaluate", name), ("predict", name), ("export", name, "x.keras")):

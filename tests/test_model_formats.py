@@ -270,12 +270,16 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path: Path) -> None:
         ValueError, match="it has weights alone; make the model as before and call its load_weights"
     ):
         load_model(tmp_path / "w.safetensors")
-    interchange.save_safetensors(model, tmp_path / "torch.safetensors")
-    for act in (load_model, model.load_weights):
-        with pytest.raises(
-            ValueError, match=r"another kind; .* are taken over by normkit\.interchange\.load_safetensors"
-        ):
-            act(tmp_path / "torch.safetensors")
+    for style, whose, more in (("torch", "torch's", ""), ("keras", "Keras's", ', style="keras"')):
+        path = tmp_path / f"{style}.safetensors"
+        interchange.save_safetensors(model, path, style=style)
+        for act in (load_model, model.load_weights):
+            with pytest.raises(ValueError, match="has weights under") as error:
+                act(path)
+            assert str(error.value).endswith(
+                f"it has weights under {whose} names; make the model as before, and load it with "
+                f"normkit.interchange.load_safetensors(model, path{more})"
+            )
 
 
 def test_weights_of_keras_need_a_model_that_is_built(tmp_path: Path) -> None:
