@@ -110,6 +110,24 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] 
         ValueError,
         ("expected 64 features, got 8; put Flatten() before it (input of shape (batch, 8, 8))",),
     ),
+    "images, as many features as no axis has": (
+        lambda: nk.Sequential([Input((6,)), Dense(3)]).predict(np.ones((10, 28, 28))),
+        ValueError,
+        (
+            "expected 6 features, got 28",
+            "the model takes samples of shape (6,), and x has samples of shape (28, 28): Flatten() as the first layer",
+        ),
+    ),
+    "images, for a norm of rows": (
+        lambda: nk.Sequential([Input((6,)), layers.BatchNormalization(), Dense(3)])(images),
+        ValueError,
+        ("x has samples of shape (8, 8): Flatten() as the first layer",),
+    ),
+    "images, for a fitted model of rows": (
+        lambda: trained().evaluate(images, y, verbose=0),
+        ValueError,
+        ("x has samples of shape (8, 8): Flatten() as the first layer",),
+    ),
     # one row
     "a row, predict": (
         lambda: trained().predict(x[0]),
@@ -877,3 +895,42 @@ def test_an_error_changes_nothing() -> None:
             model.fit(features, targets, verbose=0)
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+masked = np.ma.masked_invalid(np.where(x > 2.0, np.nan, x))
+masked_y = np.ma.masked_equal(y, 2)
+MASKED: dict[str, tuple[Callable[[], Any], str]] = {
+    "predict": (lambda: trained().predict(masked), "x"),
+    "predict_on_batch": (lambda: trained().predict_on_batch(masked), "x"),
+    "called": (lambda: trained()(masked), "x"),
+    "fit, x": (lambda: fit(masked), "x"),
+    "fit, y": (lambda: fit(x, masked_y), "y"),
+    "fit, sample_weight": (lambda: fit(sample_weight=np.ma.masked_less(numbers, 0)), "sample_weight"),
+    "fit, validation_split": (lambda: fit(masked, validation_split=0.5), "x"),
+    "fit, validation_data": (lambda: fit(validation_data=(masked, y)), "x"),
+    "fit, nothing hidden": (lambda: fit(np.ma.masked_array(x)), "x"),
+    "evaluate": (lambda: trained().evaluate(masked, y, verbose=0), "x"),
+    "train_on_batch": (lambda: trained().train_on_batch(x, masked_y), "y"),
+    "test_on_batch": (lambda: trained().test_on_batch(masked, y), "x"),
+    "a list of rows": (lambda: trained().predict(list(masked)), "x"),
+    "batches": (lambda: fit(data.MiniBatches(masked, y), None), "each of the data"),
+    "a generator": (lambda: fit(((a, y) for a in [masked]), None), "each part of a batch"),
+    "a loss": (lambda: losses.MeanSquaredError()(np.ma.masked_array([1.0, 2.0]), [1.0, 2.0]), "y"),
+    "a metric": (lambda: metrics.Accuracy().update_state(np.ma.masked_array([1, 2]), [1, 2]), "y_true"),
+    "a layer": (lambda: Dense(3)(masked), "x"),
+    "weights": (lambda: trained().set_weights([np.ma.masked_array(w) for w in trained().get_weights()]), "0"),
+    "to_categorical": (lambda: nk.utils.to_categorical(masked_y), "x"),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_what_a_mask_hides_is_not_computed_with(name: str) -> None:
+    call, argument = MASKED[name]
+    with pytest.raises(TypeError) as caught:
+        call()
+    kind = "has" if name == "a list of rows" else "is"
+    assert f"{argument} {kind} a masked array, and masks are not supported; fill it first" in str(
+        caught.value
+    )
+    if argument == "x" and kind == "is":
+        assert str(caught.value).endswith("fill it first with x.filled(value)")

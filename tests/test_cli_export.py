@@ -49,6 +49,11 @@ def test_what_has_to_be_done_to_the_features_is_told(call: Command, here: Path) 
             "model.pt",
             "model.pt: expected a name that ends in one of .safetensors, .keras, .weights.h5, .onnx",
         ),
+        (
+            "run",
+            "M.KERAS",
+            "M.KERAS: expected a name that ends in .keras, in lower case; Keras opens no other, so write M.keras",
+        ),
         ("run", "table.csv/model.keras", "table.csv/model.keras: cannot write there: Not a directory"),
         ("none", "model.keras", "none: No such file or directory"),
         (

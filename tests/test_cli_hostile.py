@@ -173,7 +173,7 @@ def test_data_from_another_program(table: Path) -> None:
 def test_a_folder_named_like_a_file(call: Command) -> None:
     for name in ("d.csv", "d.npz", "d.keras", "d.safetensors"):
         Path(name).mkdir()
-    assert one_line(call, "train", "--data", "d.csv") == "d.csv: Is a directory"
+    assert one_line(call, "train", "--data", "d.csv") == "d.csv: is a folder; name the file in it"
     assert one_line(call, "train", "--data", "d.npz").startswith("d.npz: has no train-images-idx3-ubyte")
     for name in ("d.keras", "d.safetensors"):
         assert one_line(call, "evaluate", name) == f"{name}/model.safetensors: No such file or directory"
@@ -202,7 +202,7 @@ def test_every_format_of_a_model(call: Command, here: Path) -> None:
         ),
         (
             "m.safetensors",
-            "m.safetensors: cannot be read as a normkit model: it is a safetensors file of another kind",
+            "m.safetensors: cannot be read as a normkit model: it has weights under torch's names; make the",
         ),
     ):
         for arguments in (("evaluate", name), ("predict", name), ("export", name, "x.keras")):

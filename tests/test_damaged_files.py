@@ -184,7 +184,8 @@ def test_other_files(tmp_path):
     with foreign.open("wb") as file:
         safetensors.dump(file, {"a": np.ones(3)}, {})
     refused(foreign, "it is a safetensors file of another kind")
-    refused(tmp_path, "Is a directory")
+    with pytest.raises(IsADirectoryError, match="is a folder; name the file in it"):
+        load_model(tmp_path)
     with pytest.raises(FileNotFoundError):
         load_model(tmp_path / "missing.safetensors")
 

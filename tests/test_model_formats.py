@@ -121,10 +121,35 @@ def test_endings_in_upper_case(tmp_path: Path) -> None:
     for name in ("M.SAFETENSORS", "M.Onnx"):
         model.save(tmp_path / name)
         assert is_of(tmp_path / name, os.path.splitext(name)[1].lower())  # noqa: PTH122
-    for name in ("M.KERAS", "M.Weights.H5"):  # which Keras would not open
-        with pytest.raises(ValueError, match=r"Keras wants a name that ends in \.(keras|weights\.h5), got"):
-            model.save(tmp_path / name)
     assert_same_weights(load_model(tmp_path / "M.SAFETENSORS").get_weights(), model.get_weights())
+
+
+@pytest.mark.parametrize("name", ["M.KERAS", "m.Keras", "M.WEIGHTS.H5", "M.Weights.H5", "M.weights.H5"])
+def test_keras_opens_lower_case_alone(tmp_path: Path, name: str) -> None:
+    """So no file of another name is written, nor is anything done before that is said."""
+    path = tmp_path / name
+    ending = next(ending for ending in (".keras", ".weights.h5") if name.lower().endswith(ending))
+    message = (
+        f"{path}: expected a name that ends in {ending}, in lower case; Keras opens no other, "
+        f"so write {name[0]}{ending}"
+    )
+    saving = [lambda: classifier().save(path), lambda: ModelCheckpoint(path)]
+    if ending == ".weights.h5":
+        saving += [
+            lambda: classifier().save_weights(path),
+            lambda: ModelCheckpoint(path, save_weights_only=True),
+        ]
+    for act in saving:
+        with pytest.raises(ValueError, match="in lower case") as error:
+            act()
+        assert str(error.value) == message
+    assert list(tmp_path.iterdir()) == []
+    model = fitted()
+    model.save(tmp_path / f"m{ending}")
+    (tmp_path / f"m{ending}").rename(path)  # reading goes by the content
+    other = classifier(seed=5)
+    other.load_weights(path)
+    assert_same_weights(other.get_weights(), model.get_weights())
 
 
 @pytest.mark.parametrize("ending", ENDINGS.split(", "))
@@ -247,12 +272,16 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path: Path) -> None:
         ValueError, match="it has weights alone; make the model as before and call its load_weights"
     ):
         load_model(tmp_path / "w.safetensors")
-    interchange.save_safetensors(model, tmp_path / "torch.safetensors")
-    for act in (load_model, model.load_weights):
-        with pytest.raises(
-            ValueError, match=r"another kind; .* are taken over by normkit\.interchange\.load_safetensors"
-        ):
-            act(tmp_path / "torch.safetensors")
+    for style, whose, more in (("torch", "torch's", ""), ("keras", "Keras's", ', style="keras"')):
+        path = tmp_path / f"{style}.safetensors"
+        interchange.save_safetensors(model, path, style=style)
+        for act in (load_model, model.load_weights):
+            with pytest.raises(ValueError, match="has weights under") as error:
+                act(path)
+            assert str(error.value).endswith(
+                f"it has weights under {whose} names; make the model as before, and load it with "
+                f"normkit.interchange.load_safetensors(model, path{more})"
+            )
 
 
 def test_weights_of_keras_need_a_model_that_is_built(tmp_path: Path) -> None:

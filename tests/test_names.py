@@ -61,6 +61,19 @@ def test_a_star_import_works(name: str) -> None:
     assert set(importlib.import_module(name).__all__) <= set(names)
 
 
+def test_the_package_has_its_own_names_alone() -> None:
+    """Not only in what `dir` shows: what it takes from elsewhere for itself begins with an underscore."""
+    run(  # in a process of its own, as tests import more
+        "import types, normkit\n"
+        "names = {n for n, v in vars(normkit).items() if n[0] != '_'}\n"
+        "others = {n for n in names - set(normkit.__all__)\n"
+        "          if getattr(getattr(normkit, n), '__name__', None) != f'normkit.{n}'}\n"
+        "assert not others, others"
+    )
+    for name in PUBLIC:
+        assert not hasattr(module(name), "TYPE_CHECKING"), name
+
+
 def run(source: str) -> str:
     command = [sys.executable, "-c", source]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -101,6 +114,11 @@ MISSPELT = {
     "nk.layers.Dnese": 'Module has no attribute "Dnese"',
     "nk.layrs": 'Module has no attribute "layrs"',
     "nk.importlib": 'has no attribute "importlib"',
+    "nk.TYPE_CHECKING": 'has no attribute "TYPE_CHECKING"',
+    "nk.typing": 'has no attribute "typing"',
+    "nk.losses.Any": 'does not explicitly export attribute "Any"',
+    "nk.utils.np": 'does not explicitly export attribute "np"',
+    "nk.layers.show_public_names": 'does not explicitly export attribute "show_public_names"',
     "nk.layers.Dense(3, activtion='relu')": 'Unexpected keyword argument "activtion"',
     "nk.Sequential([]).fit(3, epoch=3)": '"epoch"',
 }
@@ -134,7 +152,7 @@ def test_what_a_type_checker_is_told_is_what_there_is() -> None:
     text = (PACKAGE / "__init__.py").read_text()
     assert "def __getattr__" not in text
     assert "__getattr__ =" not in text
-    told = text.partition("if TYPE_CHECKING:")[2].partition("__all__")[0]
+    told = text.partition("if _typing.TYPE_CHECKING:")[2].partition("__all__")[0]
     for name in nk._LAZY:
         assert f"{name},\n" in told or f"import {name}\n" in told, name
     for name in PUBLIC[1:]:
@@ -170,6 +188,27 @@ MISTYPED: list[tuple[Callable[[], Any], str]] = [
     (lambda: layers.Dnese, "module 'normkit.layers' has no attribute 'Dnese'; did you mean 'Dense'?"),
     (lambda: nk.ops.btach_norm, "did you mean 'batch_norm'?"),
     (lambda: schedules.CosinDecay, "did you mean 'CosineDecay'?"),
+    (lambda: layers.BatchNorm, "did you mean 'BatchNormalization'?"),
+    (lambda: layers.LayerNorm, "did you mean 'LayerNormalization'?"),
+    (lambda: layers.batch_normalisation, "did you mean 'BatchNormalization'?"),
+    (lambda: layers.GroupNorm, "did you mean 'GroupNormalization'?"),
+    (lambda: layers.layer_normalization, "did you mean 'LayerNormalization'?"),
+    (lambda: layers.dense, "did you mean 'Dense'?"),
+    (lambda: losses.get("sparse_crossentropy"), "did you mean 'sparse_categorical_crossentropy'?"),
+    (lambda: losses.get("SparseCategorical"), "did you mean 'sparse_categorical_crossentropy'?"),
+    (lambda: losses.mse, "did you mean 'MeanSquaredError'?"),
+    (lambda: losses.mae, "did you mean 'MeanAbsoluteError'?"),
+    (lambda: nk.models.load, "did you mean 'load_model'?"),
+    (lambda: nk.models.save, "did you mean 'save_model'?"),
+    (lambda: nk.models.sequential_, "did you mean 'Sequential'?"),
+    (lambda: nk.Dense, "module 'normkit' has no attribute 'Dense'; did you mean 'normkit.layers.Dense'?"),
+    (lambda: nk.Dnese, "did you mean 'normkit.layers.Dense'?"),
+    (lambda: nk.Adam, "did you mean 'normkit.optimizers.Adam'?"),
+    (lambda: nk.BatchNormalization, "did you mean 'normkit.layers.BatchNormalization'?"),
+    (lambda: nk.EarlyStopping, "did you mean 'normkit.callbacks.EarlyStopping'?"),
+    (lambda: nk.load_model, "did you mean 'normkit.models.load_model'?"),
+    (lambda: nk.to_categorical, "did you mean 'normkit.utils.to_categorical'?"),
+    (lambda: nk.MiniBatches, "did you mean 'normkit.data.MiniBatches'?"),
 ]
 KEYWORDS: list[tuple[Callable[[], Any], str]] = [
     (
@@ -234,6 +273,29 @@ def test_a_mistyped_monitor() -> None:
     stopping = callbacks.EarlyStopping(monitor="los")
     with pytest.warns(UserWarning, match="monitor='los' is not in the logs, .*; did you mean 'loss'\\?"):
         fitted(callbacks=[stopping], verbose=0)
+
+
+def test_a_hint_imports_nothing() -> None:
+    run(
+        "import sys, normkit\n"
+        "try: normkit.Dense\n"
+        "except AttributeError as error: assert 'normkit.layers.Dense' in str(error)\n"
+        "assert 'normkit.layers' not in sys.modules"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in WITHOUT_NAMES])
+def test_each_public_name_is_found_without_capitals_and_by_its_beginning(name: str) -> None:
+    names = module(name).__all__
+    for public in names:
+        if public.startswith("_"):
+            continue
+        alike = {other for other in names if other.lower().replace("_", "").startswith(public.lower()[:5])}
+        for typed in (public.lower().replace("_", ""), public.swapcase(), f"{public}_", public[:-1]):
+            hint = did_you_mean(typed, names)
+            assert typed in names or hint, (public, typed)
+            if len(alike) == 1 and hint and typed != public[:-1]:
+                assert public in hint, (public, typed, hint)
 
 
 def test_nothing_is_meant_by_what_is_far_from_all() -> None:

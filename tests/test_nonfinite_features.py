@@ -75,6 +75,60 @@ def test_large_values_and_a_diverging_loss_are_not_taken_for_nan() -> None:
     assert said_of(x, model=net(optimizers.SGD(1e30)), epochs=3) == []
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("row", [0, 31, 59])
+@pytest.mark.parametrize("value", [1e300, -1e39])
+def test_what_is_too_large_for_the_layers_is_told(value: float, row: int, shuffle: bool) -> None:
+    """Finite in the array, infinite in the model."""
+    bad = x.astype(np.float64)
+    bad[row, 2] = value
+    (text,) = said_of(bad, epochs=3, batch_size=8, shuffle=shuffle)
+    assert text.startswith(
+        "x has 1 value too large for float32 in 1 of 60 rows, in column 2 (from 0); they make"
+    )
+    bad[5:8, 1] = np.nan, np.inf, value
+    (text,) = said_of(bad, epochs=3, batch_size=8, shuffle=shuffle)
+    assert text.startswith(
+        "x has 1 NaN and 1 infinite values and 2 values too large for float32 in 4 of 60 rows, in columns 1, 2"
+    )
+
+
+def test_what_float64_holds_is_not_too_large_for_it() -> None:
+    model = nk.Sequential([Dense(3, "softmax", dtype="float64")], seed=0, dtype="float64")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    bad = x.astype(np.float64)
+    bad[3, 2] = 1e300
+    assert said_of(bad, model=model) == []
+
+
+def test_a_value_too_large_in_one_batch_is_told_of() -> None:
+    bad = x.astype(np.float64)
+    bad[3, 2] = 1e300
+    with pytest.warns(UserWarning, match="this batch has 1 value too large for float32 in 1 of 60 rows"):
+        net().train_on_batch(bad, y)
+
+
+def test_an_infinity_that_the_loss_of_its_batch_does_not_show() -> None:
+    """tanh makes 1 of it, and the gradient NaN: the loss of the next batch tells."""
+    bad = x.copy()
+    bad[59, 2] = np.inf
+    model = nk.Sequential([Dense(8, "tanh"), Dense(3, "softmax")], seed=0)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    (text,) = said_of(bad, model=model, batch_size=8, shuffle=False, epochs=2)
+    assert text.startswith("x has 1 infinite value in 1 of 60 rows")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_numpy_does_not_say_it_again(value: float) -> None:
+    """After the warning that names the column, at least where it is in the first batch."""
+    bad = x.astype(np.float64)
+    bad[3, 2] = value
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        net().fit(bad, y, epochs=3, batch_size=8, shuffle=False, verbose=0)
+    assert len(caught) == 1, [str(w.message) for w in caught]
+
+
 def test_a_second_fit_warns_again_and_a_model_keeps_no_data() -> None:
     bad = x.copy()
     bad[3, 2] = np.nan
@@ -101,10 +155,10 @@ def test_finite_features_are_read_once() -> None:
     seen: list[int] = []
     original = nonfinite.Watch.before
 
-    def before(self: Any, batch: Any) -> None:
+    def before(self: Any, batch: Any, dtype: Any) -> None:
         if self._first:
             seen.append(len(batch))
-        original(self, batch)
+        original(self, batch, dtype)
 
     nonfinite.Watch.before = before
     try:

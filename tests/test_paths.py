@@ -107,6 +107,20 @@ def test_what_is_no_file(name: str, kind: str, special: Callable[[str, str], tup
         READERS[name](path)
 
 
+@pytest.mark.parametrize("given", [".", "folder", "folder.keras", "folder.csv"])
+@pytest.mark.parametrize("name", READERS)
+def test_a_folder_where_a_file_is_wanted(
+    name: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / given).mkdir(exist_ok=True)
+    if name == "load" and given != "folder.csv":
+        pytest.skip("reads folders of IDX files")
+    with pytest.raises(IsADirectoryError) as error:
+        READERS[name](given)
+    assert str(error.value) == f"{given}: is a folder; name the file in it"
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", ["pipe", "socket", "/dev/zero"])
 def test_tables_of_arrow_that_are_no_file(kind: str, special: Callable[[str, str], tuple[Path, str]]) -> None:

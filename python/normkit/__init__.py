@@ -5,11 +5,11 @@ The functions here work on NumPy arrays. The trainer lives in `normkit.models`, 
 does not import it, using ``normkit.layers`` does, and so does ``from normkit import *``.
 """
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
 from normkit import isa, reference
 from normkit._core import __version__
-from normkit._names import show_public_names
+from normkit._names import show_public_names as _show_public_names
 from normkit.config import empty_cache, get_num_threads, set_num_threads, show_config
 from normkit.moments import BatchMoments, Moments, NormGradients, ResidualGradients
 from normkit.ops import (
@@ -39,7 +39,7 @@ from normkit.small_batches import (
 )
 from normkit.stats import RunningStats
 
-if TYPE_CHECKING:  # otherwise when they are used: see `_LAZY`
+if _typing.TYPE_CHECKING:  # otherwise when they are used: see `_LAZY`
     from normkit import (
         activations,
         callbacks,
@@ -113,6 +113,6 @@ __all__ = [
 _LAZY = {name: f"normkit.{name}" for name in __all__ if name not in globals()}
 _LAZY |= {"Input": "normkit.layers", "Sequential": "normkit.models"}
 
-show_public_names(__name__, _LAZY)
+_show_public_names(__name__, _LAZY)
 for _module in ("config", "isa", "moments", "ops", "reference", "small_batches", "stats"):
-    show_public_names(f"{__name__}.{_module}")
+    _show_public_names(f"{__name__}.{_module}")

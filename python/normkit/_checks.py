@@ -137,7 +137,17 @@ def integers(what: str, value: Any) -> tuple[int, ...]:
 
 
 def as_array(name: str, given: Any) -> NDArray[Any]:
-    """Return what is given as an array, or raise ValueError if its rows differ in length or cannot be one."""
+    """Return what is given as an array, or raise ValueError if its rows differ in length or cannot be one.
+
+    A masked array is a TypeError: what its mask hides would be computed with.
+    """
+    parts = given if isinstance(given, (list, tuple)) else (given,)
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        what = name.rpartition(" ")[2] if given is parts[0] else ""
+        raise TypeError(
+            f"{name} {'is' if given is parts[0] else 'has'} a masked array, and masks are not supported; "
+            f"fill it first with {what if what.isidentifier() else 'its '}.filled(value)"
+        )
     try:
         return np.asarray(given)
     except (ValueError, TypeError) as error:

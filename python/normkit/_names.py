@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -18,19 +19,41 @@ LONGEST = 100  # characters of a name that is worth comparing
 def did_you_mean(name: object, names: Iterable[str]) -> str:
     """Return "; did you mean 'adam'?" for 'adma', to be put at the end of a message; "" if nothing is close.
 
-    Close are names with the same letters, those that differ in a few, and those whose words begin with the letters that
-    were given: 'lr' for 'learning_rate'.
+    Case and underscores do not count. Close are, the first first: names with the same letters; those that begin with what
+    was given, 'BatchNorm'; those that have its letters in this order, 'sparse_crossentropy'; those that differ in a few
+    letters; and those whose words begin with its letters, 'lr' for 'learning_rate' and 'mse' for 'MeanSquaredError'.
     """
     import difflib  # needed by errors alone
 
-    there_are = {other.lower(): other for other in names}
-    if not isinstance(name, str) or len(name) > LONGEST or name in there_are.values():
+    there_are = list(names)
+    if not isinstance(name, str) or len(name) > LONGEST or name in there_are:
         return ""
-    close = difflib.get_close_matches(name.lower(), there_are)
-    swapped = [other for other in close if sorted(other) == sorted(name.lower())]
-    short = [other for other in there_are if name.lower() == "".join(word[:1] for word in other.split("_"))]
-    meant = [*swapped, *close, *short]
-    return f"; did you mean '{there_are[meant[0]]}'?" if meant else ""
+    given = _letters(name)
+    known = sorted({_letters(other): other for other in reversed(there_are)}.items(), key=lambda n: len(n[0]))
+    close = difflib.get_close_matches(given, [letters for letters, _ in known])
+    meant = [letters for letters, _ in known if letters == given]
+    meant += [letters for letters in close if sorted(letters) == sorted(given)]
+    if len(given) > 2:
+        meant += [letters for letters, _ in known if letters.startswith(given)]
+        meant += [letters for letters, _ in known if _has_in_order(letters, given)]
+    meant += close
+    meant += [letters for letters, other in known if given == _initials(other)]
+    return f"; did you mean '{dict(known)[meant[0]]}'?" if meant else ""
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("_", "") or name
+
+
+def _has_in_order(letters: str, given: str) -> bool:
+    """Whether all letters that were given are in a name, in this order, the first first, and not too few."""
+    rest = iter(letters)
+    return letters[:1] == given[:1] and 2 * len(given) >= len(letters) and all(sign in rest for sign in given)
+
+
+def _initials(name: str) -> str:
+    """'mse' of 'MeanSquaredError', 'lr' of 'learning_rate'."""
+    return "".join(word[:1] for word in re.findall("[A-Z]?[a-z0-9]+|[A-Z]+", name)).lower()
 
 
 def choices(name: object, names: Iterable[str]) -> str:
@@ -111,10 +134,36 @@ def show_public_names(module_name: str, lazy: Mapping[str, str] | None = None) -
             value = found if found.__name__.endswith(f".{name}") else getattr(found, name)
             setattr(module, name, value)
             return value
-        hint = "" if name.startswith("__") else did_you_mean(name, module.__all__)
+        hint = ""
+        if not name.startswith("_"):
+            elsewhere = _names_of(imported_later.values())
+            hint = f"; did you mean '{elsewhere[name]}'?" if name in elsewhere else ""
+            hint = hint or did_you_mean(name, module.__all__)
+            if not hint and (close := did_you_mean(name, elsewhere)):
+                meant = close.split("'")[1]
+                hint = close.replace(meant, elsewhere[meant])
         # With a name and without an object Python has nothing to add a second hint to.
         raise AttributeError(f"module '{module_name}' has no attribute '{name}'{hint}", name=name, obj=None)
 
     # Set from here, as a type checker that sees a `__getattr__` takes every misspelt name for an attribute.
     module.__getattr__ = __getattr__  # type: ignore[method-assign]
     module.__dir__ = lambda: sorted(module.__all__)  # type: ignore[method-assign]
+
+
+def _names_of(modules: Iterable[str]) -> dict[str, str]:
+    """Return the public names of modules, each with its module before it.
+
+    They are read from the source: to import the trainer for the sake of an error would take longer than all else.
+    """
+    import importlib.util
+
+    names: dict[str, str] = {}
+    for module in sorted(set(modules)):
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            continue
+        with open(spec.origin, encoding="utf-8") as file:  # noqa: PTH123
+            listed = file.read().partition("\n__all__ = [")[2].partition("]")[0]
+        for name in re.findall(r'"(\w+)"', listed):
+            names.setdefault(name, f"{module}.{name}")
+    return names

@@ -65,16 +65,20 @@ def path_fault(text: str) -> str | None:
 
 
 def a_file(path: Path) -> Path:
-    """Return a path that can be opened more than once; what is missing or a folder is left to whoever opens it.
+    """Return a path that can be opened more than once.
 
     Raises
     ------
     FileNotFoundError
         If there is nothing.
+    IsADirectoryError
+        If it is a folder.
     ValueError
         If it is a pipe, a socket or a device. A second reading would wait for ever, or find nothing.
     """
     mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path}: is a folder; name the file in it")
     kind = next((kind for is_one, kind in _KINDS if is_one(mode)), None)
     if kind is not None:
         raise ValueError(
@@ -84,16 +88,21 @@ def a_file(path: Path) -> Path:
 
 
 def ending_of(path: Path, endings: Sequence[str] = MODEL_ENDINGS) -> str:
-    """Return which of these endings a name has, in upper or lower case.
+    """Return which of these endings the name of a file to write has: Keras's in lower case, the others in either.
 
     Raises
     ------
     ValueError
-        If it has none; the message lists them.
+        If it has none; the message lists them. If it has one of Keras's in upper case, which Keras would not open.
     """
     ending = find_ending(path, endings)
     if ending is None:
         raise ValueError(f"{path}: expected a name that ends in one of {', '.join(endings)}")
+    if ending in (KERAS, KERAS_WEIGHTS) and not path.name.endswith(ending):
+        raise ValueError(
+            f"{path}: expected a name that ends in {ending}, in lower case; Keras opens no other, "
+            f"so write {path.name[: -len(ending)]}{ending}"
+        )
     return ending
 
 

@@ -22,7 +22,8 @@ def add_parser(commands: Commands) -> None:
         help="a saved model as a file for ONNX, Keras or torch",
         description=(
             "Write a saved model as ONNX (.onnx), for Keras (.keras), or its weights alone for Keras (.weights.h5) or "
-            "torch (.safetensors, under the names of an nn.Sequential)."
+            "torch (.safetensors, under the names of an nn.Sequential; not what train writes under this ending, and loaded "
+            "by normkit.interchange.load_safetensors alone)."
         ),
     )
     parser.add_argument(

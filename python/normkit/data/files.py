@@ -87,7 +87,8 @@ def load(
         return split(path, DIGITS, divided(x, divisor), y, divisor, validation_split, seed)
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    a_file(path)
+    if not path.is_dir():
+        a_file(path)
     if path.suffix.lower() == ".csv":
         divisor = 1.0 if divisor is None else divisor
         return split(path, path.stem, *load_csv(path, divisor), divisor, validation_split, seed)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from normkit._checks import as_array, shown, whole
+from normkit._checks import as_array, flag, shown, whole
 from normkit._repr import Described
 from normkit.data.source import Array, Block, Fault, Function, converted, mapped_block, row_bytes
 
@@ -50,7 +50,7 @@ class Stream(Described):
     ) -> None:
         self._feed = _Feed(items)
         self._items = items
-        self._samples = samples
+        self._samples = flag("Stream: samples", samples)
         self.length = None if length is None else whole("Stream: length", length)
         self._steps: tuple[tuple[Function, int | None], ...] = ()
         self._first: tuple[Array, ...] | None = None

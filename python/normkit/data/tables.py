@@ -184,7 +184,9 @@ class Table:
                 for separator in ";\t":
                     if separator in cell:
                         raise ValueError(f"line {line}: separated by {separator!r}? normkit reads commas")
-                raise ValueError(f"line {line}, column {column}: {cell[:30]!r} is not a finite number")
+                large = number is not None and any(sign.isdigit() for sign in cell)
+                wrong = "is too large for float32" if large else "is not a finite number"
+                raise ValueError(f"line {line}, column {column}: {cell[:30]!r} {wrong}")
             numbers.append(number)
         return numbers
 

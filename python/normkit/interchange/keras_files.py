@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from normkit._checks import flag
 from normkit.interchange.files import PathLike, reading, write_bytes
 from normkit.interchange.keras_config import (
     DamagedError,
@@ -82,6 +83,7 @@ def load_keras(path: PathLike, compile: bool = True) -> Sequential:
         If an initializer is not known: it is replaced by the default, since the weights are there. If an optimizer, loss
         or metric is not known: the model is not compiled. If the optimizer's state does not fit: it starts anew.
     """
+    compile = flag("load_keras: compile", compile)
     with reading(path, "a .keras file") as file:
         config, weights = _read(file.read_bytes())
         with as_written(CONFIG):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit import __version__, layers
-from normkit._checks import positive_integer
+from normkit._checks import flag, positive_integer
 from normkit._optional import optional
 from normkit.interchange.files import PathLike, write_bytes
 from normkit.interchange.onnx_graph import Graph, activate
@@ -65,6 +65,7 @@ def export_onnx(
     """
     onnx = optional("onnx", "ONNX is written by", "interchange")
     require_built(model, "export_onnx")
+    fold = flag("export_onnx: fold", fold)
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= positive_integer("export_onnx: opset", opset) <= newest:
         raise ValueError(f"export_onnx: opset must be from {OLDEST_OPSET} to {newest}, got {opset}")

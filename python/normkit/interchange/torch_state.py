@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit._checks import flag
 from normkit.interchange.weights import inputs, require_built, take_over, weighted_layers
 from normkit.layers import (
     BatchNormalization,
@@ -135,6 +136,8 @@ def from_torch(
     """
     layers = weighted_layers(require_built(model, "from_torch"))
     prefixes = _prefixes(model, layers, names, "from_torch")
+    if unbiased is not None:
+        unbiased = flag("from_torch: unbiased", unbiased)
     _check_rules(eps, momentum)
     shapes = inputs(model)
     rest = dict(state_dict)

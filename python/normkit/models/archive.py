@@ -23,6 +23,8 @@ __all__ = ["Arrays", "apart", "read", "reading", "remove_unfinished", "replacing
 FORMAT = "normkit model"
 VERSION = 1
 UNFINISHED = ".tmp"
+# How names of weights end that `normkit.interchange.save_safetensors` writes.
+_ENDS = {"torch's": (".weight", ".running_mean"), "Keras's": ("/kernel", "/gamma", "/moving_mean")}
 
 
 def write(path: Path, config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -103,9 +105,14 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
     """Return what `write` wrote. To be called within `reading`."""
     metadata, arrays = safetensors.parse(path.read_bytes())
     if metadata.get("format") != FORMAT:
+        foreign = [name for name in arrays if name.count("/") < 2]  # ours have two or more
+        whose = next((w for w, ends in _ENDS.items() if any(name.endswith(ends) for name in foreign)), None)
+        if whose is None:
+            raise ValueError("it is a safetensors file of another kind")
+        style = ', style="keras"' if whose == "Keras's" else ""
         raise ValueError(
-            "it is a safetensors file of another kind; weights under the names of torch or Keras are taken over by "
-            "normkit.interchange.load_safetensors"
+            f"it has weights under {whose} names; make the model as before, and load it with "
+            f"normkit.interchange.load_safetensors(model, path{style})"
         )
     if metadata.get("version") != str(VERSION):
         raise ValueError(f"it has format version {metadata.get('version')}, this normkit reads {VERSION}")

@@ -249,15 +249,16 @@ class Compiled:
         assert self.flat is not None
         regularized = _regularized(self.flat.variables)
         penalty = _penalty(regularized)
-        self.watch.before(x)
-        if self._parted is not None:
-            self._parted.train(x, y, weight, penalty)
-        else:
-            output = self._output(x, training=True)
-            value, predictions, gradient = self.loss_step(y, output, weight, self.fused)
-            self.watch.after(x, value)
-            self.network.backward(gradient, self.fused)
-            self._record(value + penalty, y, predictions, weight)
+        self.watch.before(x, self.network.layers[0].dtype)
+        with self.watch.arithmetic():
+            if self._parted is not None:
+                self._parted.train(x, y, weight, penalty)
+            else:
+                output = self._output(x, training=True)
+                value, predictions, gradient = self.loss_step(y, output, weight, self.fused)
+                self.watch.after(x, value)
+                self.network.backward(gradient, self.fused)
+                self._record(value + penalty, y, predictions, weight)
         for variable, regularizer in regularized:
             variable.grad += regularizer.gradient(variable.value)
         if self.optimizer.step() and self.merge_statistics:

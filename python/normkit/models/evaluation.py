@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from normkit import losses
-from normkit._checks import positive_integer, shown
+from normkit._checks import flag, positive_integer, shown
 from normkit._names import with_keyword_hints
 from normkit._numerics import default_float_mode
 from normkit.callbacks import Callback, CallbackList, ProgbarLogger
@@ -205,6 +205,7 @@ class Model(Network):
             The loss if there are no metrics, else [loss, metrics ...]; by name if `return_dict`.
         """
         with self.distribution.agreement():
+            return_dict = flag("evaluate: return_dict", return_dict)
             samples = as_samples(self.require_compiled("evaluate"), x, y, sample_weight)
             batches = samples.batches(given_or_default(batch_size), shuffle=False)
             count = at_most("evaluate: steps", steps, batches.length)
@@ -280,6 +281,7 @@ class Model(Network):
         """Return loss and metrics of this batch in inference mode, as `evaluate` does."""
         compiled = self.require_compiled("test_on_batch")
         with self.distribution.agreement():
+            return_dict = flag("test_on_batch: return_dict", return_dict)
             samples = as_batch(compiled, x, y, sample_weight)
         with self.distribution.guard():
             compiled.reset_metrics()

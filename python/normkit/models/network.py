@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from normkit._checks import as_numbers, batch_shape, float_dtype, integer, positive_integer, shown
+from normkit._checks import as_numbers, batch_shape, flag, float_dtype, integer, positive_integer, shown
 from normkit._names import choices
 from normkit._numerics import default_float_mode
 from normkit._random import new_generator
@@ -212,9 +212,17 @@ class Network(Described):
                     else "the first axis is that of the samples"
                 )
             )
-        for layer in self.layers:
-            layer.check_input(shape)
-            shape = layer.compute_output_shape(shape)
+        try:
+            for layer in self.layers:
+                layer.check_input(shape)
+                shape = layer.compute_output_shape(shape)
+        except ValueError as error:
+            if len(input_shape) <= len(self.input_shape) or "Flatten()" in str(error):
+                raise
+            raise ValueError(
+                f"{error}; the model takes samples of shape {self.input_shape[1:]}, and x has samples of shape "
+                f"{tuple(input_shape[1:])}: Flatten() as the first layer makes one axis of theirs"
+            ) from None
         return shape
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -250,7 +258,7 @@ class Network(Described):
     @default_float_mode()
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for one batch."""
-        batch = as_numbers("x", x)
+        batch, training = as_numbers("x", x), flag(f"{self.name}: training", training)
         self.shape_for(batch.shape)
         return self.forward(np.ascontiguousarray(batch, self.layers[0].dtype), training)
 
@@ -261,6 +269,7 @@ class Network(Described):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
+        value = flag(f"{self.name}: trainable", value)
         for layer in self.layers:
             layer.trainable = value
 

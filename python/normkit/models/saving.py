@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from normkit import layers
+from normkit._checks import flag
 from normkit._paths import MODEL_ENDINGS, OURS, WEIGHTS_ENDINGS, a_file, a_path, ending_of
 from normkit._registry import Registry
 from normkit.callbacks.checkpoint import BackupWarning, OtherTrainingError
@@ -136,7 +137,7 @@ def load_model(path: str | os.PathLike[str], compile: bool = True) -> Sequential
     ModuleNotFoundError
         If h5py is needed, and missing; the message says how to install it.
     """
-    path = a_file(a_path("load_model: path", path))
+    path, compile = a_file(a_path("load_model: path", path)), flag("load_model: compile", compile)
     with archive.reading(path):
         kind = formats.format_of(path)
     if kind != OURS:
@@ -280,6 +281,6 @@ def _target(
     """Return where to write, and the ending that says what."""
     path = a_path(f"{what}: filepath", path)
     ending = ending_of(path, endings)
-    if not overwrite and path.exists():
+    if not flag(f"{what}: overwrite", overwrite) and path.exists():
         raise FileExistsError(f"{path}: is there already; pass overwrite=True to replace it")
     return path, ending

@@ -278,6 +278,7 @@ class Sequential(Model):
         """Do one training step on this batch; return its loss and metrics, as `evaluate` does."""
         compiled = self.require_compiled("train_on_batch")
         with self.distribution.agreement():
+            return_dict = flag("train_on_batch: return_dict", return_dict)
             samples = as_batch(compiled, x, y, sample_weight, class_weight)
             fresh = compiled.flat is None
             compiled.prepare_training()
