@@ -187,7 +187,7 @@ def elsewhere(folder):
         file["link"] = h5py.ExternalLink(other.name, "/x")
         file["root"] = h5py.ExternalLink(other.name, "/")
         file["soft_to_link"] = h5py.SoftLink("/link")
-        file["soft_into_link"] = h5py.SoftLink("/root/x")
+        file["soft_into_link"] = h5py.SoftLink("/group/x")
         file["group/up"] = h5py.SoftLink("/link")
         file["circle"], file["back"] = h5py.SoftLink("/back"), h5py.SoftLink("/circle")
         file["dangling"] = h5py.SoftLink("/nothing")
