@@ -185,9 +185,9 @@ def elsewhere(folder):
         file["group/there"] = X
         file["group/absolute"] = h5py.SoftLink("/soft")
         file["link"] = h5py.ExternalLink(other.name, "/x")
-        file["root"] = h5py.ExternalLink(other.name, "/")
+        file["door"] = h5py.ExternalLink(other.name, "/")
         file["soft_to_link"] = h5py.SoftLink("/link")
-        file["soft_into_link"] = h5py.SoftLink("/group/x")
+        file["soft_into_link"] = h5py.SoftLink("/door/x")
         file["group/up"] = h5py.SoftLink("/link")
         file["circle"], file["back"] = h5py.SoftLink("/back"), h5py.SoftLink("/circle")
         file["dangling"] = h5py.SoftLink("/nothing")
@@ -211,9 +211,9 @@ def test_links_within_the_file_are_followed(tmp_path, name):
     ("name", "message"),
     [
         ("link", "'/link' is a link into another file, which is not opened"),
-        ("root/x", "'/root' is a link into another file, which is not opened"),
+        ("door/x", "'/door' is a link into another file, which is not opened"),
         ("soft_to_link", "'/link' is a link into another file"),
-        ("soft_into_link", "'/root' is a link into another file"),
+        ("soft_into_link", "'/door' is a link into another file"),
         ("group/up", "'/link' is a link into another file"),
         ("raw", "'raw' has its values in other files, which are not opened; copy them into this file"),
         ("virtual", "'virtual' has its values in other files"),
