@@ -31,6 +31,7 @@ class Ours:
             operation="layer_norm" if case.op == "ln" else "batch_norm",
             training=True,
             axis=case.axis % x.ndim,
+            has_weight=True,
         )
         stats = nk.RunningStats(x.shape[case.axis])
         stats.mean, stats.var = (inputs.mean, inputs.var) if case.op == "bn" else (0.0, 1.0)

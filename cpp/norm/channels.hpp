@@ -84,7 +84,7 @@ bool channel_fits(const BatchNormForward<T>& args, Index channel, const Moments<
 // Whether a sum of doubles, all of which are finite as their mean and rstd are, has overflowed.
 template <class T>
 bool sum_overflows(double sum, double mean, double rstd, const T* dy, const T* x, Runs runs) {
-  if (!is_double<T> || std::isfinite(sum) || !std::isfinite(mean) || !std::isfinite(rstd)) return false;
+  if (std::isfinite(sum) || !std::isfinite(mean) || !std::isfinite(rstd)) return false;
   bool finite = true;
   each_element(runs, {}, [&](Index i, bool) {
     finite = finite && std::isfinite(to_double(dy[i])) && std::isfinite(to_double(x[i]));
@@ -96,10 +96,13 @@ bool sum_overflows(double sum, double mean, double rstd, const T* dy, const T* x
 template <class T>
 bool gradient_fits(const BatchNormBackward<T>& args, Index channel, const GradientAffine<Real<T>>& gradient,
                    Index first, Runs runs) {
-  const double mean = args.mean[channel], rstd = args.rstd[channel];
-  return !is_out_of_range<T>(rstd) && coefficient_fits<T>(gradient.scale) && coefficient_fits<T>(gradient.dy_center) &&
-         coefficient_fits<T>(gradient.dy_scale) &&
-         !sum_overflows(gradient.dy_center, mean, rstd, args.dy + first, args.x + first, runs);
+  if (is_out_of_range<T>(args.rstd[channel]) || !coefficient_fits<T>(gradient.scale) ||
+      !coefficient_fits<T>(gradient.dy_center) || !coefficient_fits<T>(gradient.dy_scale))
+    return false;
+  if constexpr (is_double<T>)
+    return !sum_overflows(gradient.dy_center, args.mean[channel], args.rstd[channel], args.dy + first, args.x + first,
+                          runs);
+  return true;
 }
 
 template <class T>

@@ -61,9 +61,13 @@ GradientAffine<Real<T>> group_gradient(Sum mean, double rstd_of_x, double count,
 template <class T>
 bool group_gradient_fits(const GroupNormBackward<T>& args, Index group, const GradientAffine<Real<T>>& gradient,
                          Index first, Runs runs) {
-  const double mean = args.mean[group], rstd = args.rstd[group];
-  return !is_out_of_range<T>(rstd) && coefficient_fits<T>(gradient.scale) && coefficient_fits<T>(gradient.dy_center) &&
-         !sum_overflows(gradient.dy_center, mean, rstd, args.dy + first, args.x + first, runs);
+  if (is_out_of_range<T>(args.rstd[group]) || !coefficient_fits<T>(gradient.scale) ||
+      !coefficient_fits<T>(gradient.dy_center))
+    return false;
+  if constexpr (is_double<T>)
+    return !sum_overflows(gradient.dy_center, args.mean[group], args.rstd[group], args.dy + first, args.x + first,
+                          runs);
+  return true;
 }
 
 // The coefficients of a group's channels; false where the group has to be computed in a wider type.

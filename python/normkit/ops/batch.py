@@ -14,7 +14,6 @@ from normkit.stats import RunningStats, require_stats
 
 __all__ = ["batch_moments", "batch_norm", "batch_norm_backward"]
 
-_COMPLETE = (BatchMoments, Moments)
 _new = tuple.__new__  # in half the time of NormGradients(...)
 
 Array = NDArray[Any]
@@ -394,20 +393,19 @@ def batch_norm_backward(
     """
     source: Any = x if y is None and x is not None else input_or_output("batch_norm_backward", x, y)
     if (
-        type(moments) in _COMPLETE
+        type(moments) is BatchMoments
         and moments.operation == "batch_norm"
         and (axis is None or (type(axis) is int and axis == moments.axis))
         and where is None
         and training is None
-        and moments.training is not None
-        and moments.axis is not None
+        and moments.training is True
     ):
-        known, axes, where, training = moments, moments.axis, moments.where, moments.training
+        known, axes, where, training = moments, moments.axis, moments.where, True
     else:
         known, axes, where, training = _completed(moments, source, axis, where, training)
     if y is not None or return_dresidual or (weight is None) is known.has_weight:
         _check_operands(known, weight, bias, y, return_dresidual)
-    samples = known.samples if type(known) is BatchMoments and training and where is None else None
+    samples = known.samples if training and where is None and type(known) is BatchMoments else None
     dx, dweight, dbias, dresidual = _core.batch_norm_backward(
         dy,
         source,
