@@ -303,10 +303,11 @@ py::tuple backward(const py::object& dy_object, const py::object& x_object, cons
                                     slope.is_none() ? 1.0 : checked_number(op, "moments.negative_slope", slope)};
     without_gil(bytes, [&] { batch_norm_backward(args, training, threads); });
   });
-  const py::object dx = ChannelView::finish(target, output.array);
-  return py::make_tuple(out.is_none() ? dx : out, parameter_gradient(dweight, weight_object, scalar),
-                        parameter_gradient(dbias, weight_object, scalar),
-                        dresidual ? py::object(dresidual) : py::none());
+  const py::object result = ChannelView::finish(target, output.array), dx = out.is_none() ? result : out;
+  const py::array of_weight = parameter_gradient(dweight, weight_object, scalar),
+                  of_bias = parameter_gradient(dbias, weight_object, scalar);
+  if (dresidual) return py::make_tuple(dx, of_weight, of_bias, dresidual);
+  return py::make_tuple(dx, of_weight, of_bias);
 }
 
 }  // namespace

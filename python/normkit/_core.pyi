@@ -116,7 +116,7 @@ def batch_norm_backward(
     return_dresidual: bool,
     out: _Array | None,
     num_threads: int | None,
-) -> tuple[_Array, _Array, _Array, _Array | None]: ...
+) -> tuple[_Array, ...]: ...
 def group_norm(
     x: _Array,
     num_groups: int | None,

@@ -392,6 +392,7 @@ def batch_norm_backward(
         forward pass had a weight and none is given; if x and y are both given, or neither.
     """
     source: Any = x if y is None and x is not None else input_or_output("batch_norm_backward", x, y)
+    samples: Any
     if (
         type(moments) is BatchMoments
         and moments.operation == "batch_norm"
@@ -400,18 +401,18 @@ def batch_norm_backward(
         and training is None
         and moments.training is True
     ):
-        known, axes, where, training = moments, moments.axis, moments.where, True
+        known, axes, where, training, samples = moments, moments.axis, moments.where, True, moments.samples
     else:
         known, axes, where, training = _completed(moments, source, axis, where, training)
+        samples = known.samples if training and isinstance(known, BatchMoments) else None
     if y is not None or return_dresidual or (weight is None) is known.has_weight:
         _check_operands(known, weight, bias, y, return_dresidual)
-    samples = known.samples if training and where is None and type(known) is BatchMoments else None
-    dx, dweight, dbias, dresidual = _core.batch_norm_backward(
+    gradients = _core.batch_norm_backward(
         dy,
         source,
         known.mean,
         known.rstd,
-        samples,
+        samples if where is None else None,
         weight,
         bias,
         known.active,
@@ -424,9 +425,7 @@ def batch_norm_backward(
         out,
         num_threads,
     )
-    if dresidual is None:
-        return _new(NormGradients, (dx, dweight, dbias))
-    return ResidualGradients(dx, dweight, dbias, dresidual)
+    return ResidualGradients(*gradients) if return_dresidual else _new(NormGradients, gradients)
 
 
 def _check_operands(moments: Moments, weight: Any, bias: Any, y: Any, return_dresidual: bool) -> None:
