@@ -352,17 +352,18 @@ def batch_renorm(
     _check_bounds("batch_renorm", r_max, d_max)
     require_stats("batch_renorm", stats)
     _check_parameters("batch_renorm", x, axis, weight=weight, bias=bias)
-    batch = ops.batch_moments(x, axis=axis, eps=eps, num_threads=num_threads)
-    if batch.mean.shape != stats.mean.shape:
+    channels = x.shape[axis]
+    if channels != stats.num_channels:
         raise ValueError(
-            f"batch_renorm: stats must have {batch.mean.size} channels like x, got {stats.num_channels}"
+            f"batch_renorm: stats must have {channels} channels like x, got {stats.num_channels}"
         )
     options: dict[str, Any] = {"axis": axis, "eps": eps, "out": out, "num_threads": num_threads}
     if stats.frozen:
         y, used = ops.batch_norm(x, weight, bias, stats=stats, return_moments=True, **options)
         r, d = np.ones_like(used.mean), np.zeros_like(used.mean)
-        var = stats.var.astype(np.float64)
+        var, samples = stats.var.astype(np.float64), x.size // max(channels, 1)
     else:
+        batch = ops.batch_moments(x, axis=axis, eps=eps, num_threads=num_threads)
         with default_arithmetic():
             running = np.sqrt(stats.var.astype(np.float64) + eps)
             r = np.clip(1.0 / (batch.rstd * running), 1.0 / r_max, r_max)
@@ -372,11 +373,11 @@ def batch_renorm(
             shift = (d if weight is None else d * weight).astype(np.float64)
             shift = (shift if bias is None else shift + bias).astype(dtype)
         y, used = ops.batch_norm(x, scale, shift, return_moments=True, **options)
-        var = batch.var
+        var, samples = batch.var, batch.samples
         stats.update(batch)
     context = {f.name: getattr(used, f.name) for f in fields(Moments) if f.name not in ("mean", "rstd")}
     context |= {"operation": "batch_renorm", "has_weight": weight is not None, "has_bias": bias is not None}
-    return y, RenormMoments(used.mean, used.rstd, var, batch.samples, r, d, **context)
+    return y, RenormMoments(used.mean, used.rstd, var, samples, r, d, **context)
 
 
 def batch_renorm_backward(

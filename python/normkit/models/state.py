@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from normkit._checks import whole
 from normkit.layers.base import ActivatedLayer, Layer, set_variables
 from normkit.layers.variable import Variable
+from normkit.models.alike import is_foreign
 from normkit.models.archive import Arrays
 from normkit.models.compiled import Compiled
 
@@ -262,8 +263,7 @@ def _described(layer: Layer) -> str:
 
 def _kind(layer: Layer) -> str | None:
     """Return the class of a layer of this package; what somebody else's is called says little about it."""
-    cls = type(layer)
-    return cls.__name__ if cls.__module__.startswith("normkit.") else None
+    return None if is_foreign(layer) else type(layer).__name__
 
 
 def _activation(layer: Layer) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
@@ -181,36 +181,17 @@ def add_layer_norm_backward(
     TypeError, ValueError
         As for `add_layer_norm`.
     """
-    known = completed(
-        "add_layer_norm_backward",
+    given = {"axis": axis, "activation": activation, "dropout": dropout, "seed": seed}
+    return _backward(
+        "add_layer_norm",
+        _core.add_layer_norm_backward,
+        (dy, dtotal, total),
         moments,
-        ("add_layer_norm",),
-        total,
-        axis=axis,
-        default_axis=-1,
-        activation=activation,
-        dropout=dropout,
-        seed=seed,
-    )
-    require_parameters(
-        "add_layer_norm_backward", known, weight, bias, needs_bias=known.activation is not None
-    )
-    return ResidualGradients(
-        *_core.add_layer_norm_backward(
-            dy,
-            dtotal,
-            total,
-            known.mean,
-            known.rstd,
-            weight,
-            bias,
-            known.axis,
-            known.activation,
-            known.dropout,
-            known.seed,
-            out,
-            num_threads,
-        )
+        weight,
+        bias,
+        given,
+        out,
+        num_threads,
     )
 
 
@@ -336,23 +317,37 @@ def add_rms_norm_backward(
     TypeError, ValueError
         As for `add_layer_norm`.
     """
-    known = completed(
-        "add_rms_norm_backward",
+    given = {"axis": axis, "activation": activation, "dropout": dropout, "seed": seed}
+    return _backward(
+        "add_rms_norm",
+        _core.add_rms_norm_backward,
+        (dy, dtotal, total),
         moments,
-        ("add_rms_norm",),
-        total,
-        axis=axis,
-        default_axis=-1,
-        activation=activation,
-        dropout=dropout,
-        seed=seed,
+        weight,
+        bias,
+        given,
+        out,
+        num_threads,
     )
-    require_parameters("add_rms_norm_backward", known, weight, bias, needs_bias=known.activation is not None)
+
+
+def _backward(
+    forward: str,
+    compute: Callable[..., tuple[Array, ...]],
+    operands: tuple[Array, Array | None, Array],
+    moments: Moments,
+    weight: Array | None,
+    bias: Array | None,
+    given: dict[str, Any],
+    out: Array | None,
+    num_threads: int | None,
+) -> ResidualGradients:
+    op = f"{forward}_backward"
+    known = completed(op, moments, (forward,), operands[-1], default_axis=-1, **given)
+    require_parameters(op, known, weight, bias, needs_bias=known.activation is not None)
     return ResidualGradients(
-        *_core.add_rms_norm_backward(
-            dy,
-            dtotal,
-            total,
+        *compute(
+            *operands,
             known.mean,
             known.rstd,
             weight,
