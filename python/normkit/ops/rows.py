@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
@@ -187,47 +187,20 @@ def layer_norm_backward(
         As for `layer_norm`; ValueError too if the moments are those of another operation, if an argument contradicts
         them, if the forward pass had a weight and none is given, or if x and y are both given, or neither.
     """
-    source: Any = x if y is None and x is not None else input_or_output("layer_norm_backward", x, y)
-    if (
-        type(moments) is Moments
-        and moments.operation == "layer_norm"
-        and (axis is None or (type(axis) is int and axis == moments.axis))
-        and where is None
-        and activation is None
-        and moments.axis is not None
-    ):
-        axis, where, activation = moments.axis, moments.where, moments.activation
-    else:
-        moments = completed(
-            "layer_norm_backward",
-            moments,
-            ("layer_norm",),
-            source,
-            axis=axis,
-            where=where,
-            default_axis=-1,
-            activation=activation,
-        )
-        axis, where, activation = moments.axis, moments.where, moments.activation
-    needs_bias = y is not None or activation is not None
-    if needs_bias or (weight is None) is moments.has_weight:
-        require_parameters("layer_norm_backward", moments, weight, bias, needs_bias=needs_bias)
-    return _new(
-        NormGradients,
-        _core.layer_norm_backward(
-            dy,
-            source,
-            moments.mean,
-            moments.rstd,
-            weight,
-            bias,
-            axis,
-            where,
-            activation,
-            y is not None,
-            out,
-            num_threads,
-        ),
+    return _backward(
+        "layer_norm",
+        _core.layer_norm_backward,
+        dy,
+        x,
+        moments,
+        weight,
+        bias,
+        y,
+        axis,
+        where,
+        activation,
+        out,
+        num_threads,
     )
 
 
@@ -362,10 +335,42 @@ def rms_norm_backward(
     TypeError, ValueError
         As for `layer_norm_backward`.
     """
-    source: Any = x if y is None and x is not None else input_or_output("rms_norm_backward", x, y)
+    return _backward(
+        "rms_norm",
+        _core.rms_norm_backward,
+        dy,
+        x,
+        moments,
+        weight,
+        bias,
+        y,
+        axis,
+        where,
+        activation,
+        out,
+        num_threads,
+    )
+
+
+def _backward(
+    forward: str,
+    compute: Callable[..., tuple[Array, Array, Array]],
+    dy: Array,
+    x: Any,
+    moments: Any,
+    weight: Array | None,
+    bias: Array | None,
+    y: Any,
+    axis: Any,
+    where: Any,
+    activation: Any,
+    out: Array | None,
+    num_threads: int | None,
+) -> NormGradients:
+    source: Any = x if y is None and x is not None else input_or_output(f"{forward}_backward", x, y)
     if (
         type(moments) is Moments
-        and moments.operation == "rms_norm"
+        and moments.operation == forward
         and (axis is None or (type(axis) is int and axis == moments.axis))
         and where is None
         and activation is None
@@ -374,9 +379,9 @@ def rms_norm_backward(
         axis, where, activation = moments.axis, moments.where, moments.activation
     else:
         moments = completed(
-            "rms_norm_backward",
+            f"{forward}_backward",
             moments,
-            ("rms_norm",),
+            (forward,),
             source,
             axis=axis,
             where=where,
@@ -386,10 +391,10 @@ def rms_norm_backward(
         axis, where, activation = moments.axis, moments.where, moments.activation
     needs_bias = y is not None or activation is not None
     if needs_bias or (weight is None) is moments.has_weight:
-        require_parameters("rms_norm_backward", moments, weight, bias, needs_bias=needs_bias)
+        require_parameters(f"{forward}_backward", moments, weight, bias, needs_bias=needs_bias)
     return _new(
         NormGradients,
-        _core.rms_norm_backward(
+        compute(
             dy,
             source,
             moments.mean,
