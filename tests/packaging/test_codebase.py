@@ -17,7 +17,7 @@ import pytest
 import normkit as nk
 from normkit import _core
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "cpp" / "kernels"
 
 
