@@ -13,7 +13,7 @@ import numpy as np
 
 import normkit as nk
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 OFFSETS = [0.0, 1.0, 1e2, 1e4, 1e6]
 # layout: shapes and axis for float32, and for float64, whose oracle is slow

@@ -1,6 +1,6 @@
 """Inputs on which other libraries failed, as their users reported them.
 
-What has no error to measure (empty batches, drift over steps, strides) is in tests/test_reproducers.py.
+What has no error to measure (empty batches, drift over steps, strides) is in tests/numerics/test_reproducers.py.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ EXCEPTIONS = """**Where it does not hold, and what does.** dweight of float64 da
 2.2e-308. It is Σdy·(x − mean)·rstd. Elsewhere a second double holds what rounding loses of the mean and of the products; here that
 would lie below the smallest number, 4.9e-324, so each term loses up to half of it to the product and half of it times \\|dy\\| to the
 mean, and rstd multiplies both. The bound that holds is **2 ε·Σ\\|terms\\| + Σ rstd·(\\|dy\\| + 1)/2 smallest numbers**, to which
-`tests/test_accuracy_table.py` holds it. float32 data are computed in double, where nothing of this is lost."""
+`tests/numerics/test_accuracy_table.py` holds it. float32 data are computed in double, where nothing of this is lost."""
 
 DATA = """Each cell is the largest error / the largest 99.9th percentile of a case, over lengths n from 2 to 1e6; the worst of normkit's
 first. What the libraries do:
@@ -50,4 +50,4 @@ mean does. Of dweight and dbias of a layer norm the terms are not n but the rows
 
 REPRODUCERS = """As their users reported them, in float32 where no other is named; the largest error, the worst of normkit's first.
 Mean/σ of 1e7 is beyond the contract. What was reported without an error to measure, such as empty batches, the drift of stacked
-norms and the strides of running statistics, is in `tests/test_reproducers.py`."""
+norms and the strides of running statistics, is in `tests/numerics/test_reproducers.py`."""

@@ -474,7 +474,7 @@ void try_channels(const ChannelShape& shape, Data data, int threads) {
 constexpr ChannelShape family_channel_shapes[] = {{33, 5, 1}, {302, 24, 1}, {66, 70, 1}, {40, 7, 5},
                                                   {5, 8, 49}, {4, 40, 196}, {3, 6, 1001}};
 
-// Shapes as in tests/cases.py, around every boundary of the kernels and plans.
+// Shapes as in tests/support/cases.py, around every boundary of the kernels and plans.
 std::vector<LayerNormShape> layer_norm_shapes() {
   std::vector<LayerNormShape> shapes;
   for (const Index cols : {1,  2,  3,  4,  5,  7,   8,   9,   15,  16,  17,   23,   24,   31,  32,

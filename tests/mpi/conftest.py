@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).resolve().parents[1]
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
 Job = subprocess.CompletedProcess[str]
 Launch = Callable[..., Job]
 
@@ -45,7 +45,7 @@ def command(mpiexec: str, tmp_path: Path) -> Launch:
     def run(ranks: int, *words: str, timeout: float = 90) -> Job:
         env = {
             **os.environ,
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": str(SUPPORT),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONWARNINGS": "error",

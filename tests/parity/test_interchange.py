@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from guides import run_interchange_example
 from interchange_support import assert_same_weights, every_layer, samples, trained
 from normkit import RunningStats, activations, interchange, layers, optimizers
 from normkit.models import Sequential
-from test_interchange_guide import run_example
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
@@ -601,5 +601,5 @@ def test_examples_of_the_guide(
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     for number in (0, 1):
-        run_example(number, namespace)
+        run_interchange_example(number, namespace)
     assert namespace["served"].shape == (256, 2)

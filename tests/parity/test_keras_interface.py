@@ -471,7 +471,7 @@ def test_batch_normalization_on_any_axis(keras, axis):
 
 @pytest.mark.parametrize("axis", [-1, 3, [2, 3], [-1, -2], [1, 2, 3]])
 def test_layer_normalization_on_the_axes_that_keras_can(keras, axis):
-    """On torch Keras normalizes trailing axes alone; the others are in tests/test_layers.py."""
+    """On torch Keras normalizes trailing axes alone; the others are in tests/trainer/test_layers.py."""
     compare_layer(keras, "LayerNormalization", axis)
 
 

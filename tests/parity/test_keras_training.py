@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_interchange import close
 
 from normkit import layers, losses, metrics
 from normkit.models import Sequential, load_model
 from normkit.optimizers import schedules
+from test_interchange import close
 
 pytestmark = [pytest.mark.parity]
 

@@ -14,7 +14,7 @@ import pytest
 from normkit.data.files import load, load_digits, load_idx, load_npz
 from normkit.data.idx import read_idx
 
-MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist10k"
+MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist10k"
 NAMES = {
     "train_images": "train-images-idx3-ubyte",
     "train_labels": "train-labels-idx1-ubyte",

@@ -1,4 +1,4 @@
-"""Makes `keras-3.15.keras`, which tests/test_interchange_keras.py reads: KERAS_BACKEND=torch python make_keras_file.py."""
+"""Makes `keras-3.15.keras`, which tests/interchange/test_interchange_keras.py reads: KERAS_BACKEND=torch python make_keras_file.py."""
 
 from pathlib import Path
 

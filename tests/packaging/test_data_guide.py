@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from test_readme import blocks
+from guides import blocks, page
 
-GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+GUIDE = page("docs/data.md")
 
 
 def test_examples(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from normkit.interchange.keras_config import _KNOWN
 from normkit.models import Sequential
 from normkit.models.saving import layer_registry
 
-# What Keras printed when tests/files/make_keras_file.py wrote the file.
+# What Keras printed when tests/interchange/files/make_keras_file.py wrote the file.
 PREDICTED = [[0.743851, 0.256149], [0.65765935, 0.34234068], [0.3252569, 0.6747431], [0.8459776, 0.1540224]]
 MOVING_MEAN = [1.4710037, 1.9433718, 0.54541093, -1.0217477]
 MOVING_VARIANCE = [1.9868702, 2.37122, 2.6063972, 3.2511902]

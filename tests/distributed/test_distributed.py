@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from pathlib import Path
 from threading import Barrier, Thread
 
 import numpy as np
@@ -20,6 +21,8 @@ from normkit.models import Sequential, find_learning_rate
 from subprocesses import output_of
 from trainer_support import assert_same_weights, blobs, classifier, network
 from trainer_support import data as images
+
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
 
 
 class Crew:
@@ -313,7 +316,7 @@ def test_mpi4py_is_not_imported_by_a_process_alone():
     main(["info"])
     print("mpi4py" in sys.modules)
     """
-    code = "import sys; sys.path.insert(0, '{}')\n".format(__file__.rpartition("/")[0]) + "\n".join(
+    code = f"import sys; sys.path.insert(0, '{SUPPORT}')\n" + "\n".join(
         line[4:] for line in code.splitlines()
     )
     assert output_of(code).splitlines()[-1] == "False"

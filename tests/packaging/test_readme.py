@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from pathlib import Path
 
 import numpy as np
 
 from cli_support import FILES, names
+from guides import blocks, page
 from normkit.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+README = page("README.md")
 
 
 def test_python_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    examples = blocks("python")
+    examples = blocks("python", README)
     assert len(examples) >= 3
     namespace: dict[str, object] = {}
     for number, example in enumerate(examples, start=1):
@@ -32,9 +26,7 @@ def test_python_examples(tmp_path, monkeypatch):
 
 def test_examples_of_the_trainer():
     namespace: dict[str, object] = {}
-    for number, example in enumerate(
-        blocks("python", (ROOT / "docs/trainer.md").read_text("utf-8")), start=1
-    ):
+    for number, example in enumerate(blocks("python", page("docs/trainer.md")), start=1):
         exec(compile(example, f"trainer.md, example {number}", "exec"), namespace)  # noqa: S102 - the page is ours
     assert namespace["history"].history["val_accuracy"][-1] > 0.5
 

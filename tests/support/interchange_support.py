@@ -13,7 +13,7 @@ import numpy as np
 from normkit import layers, regularizers
 from normkit.models import Sequential
 
-KERAS_FILE = Path(__file__).parent / "files" / "keras-3.15.keras"
+KERAS_FILE = Path(__file__).parents[1] / "interchange" / "files" / "keras-3.15.keras"
 
 
 def trained(parts: list[Any], input_shape: tuple[int, ...], dtype: str = "float32") -> Sequential:

@@ -15,7 +15,7 @@ import normkit
 from cli_support import COLUMNS, FILES, call_fixture, here_fixture, history, names, printed, table_fixture  # noqa: F401
 from normkit.models import load_model
 
-MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist10k"
+MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist10k"
 
 
 # --- train -------------------------------------------------------------------------------------------
