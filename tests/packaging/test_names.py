@@ -131,9 +131,7 @@ def test_a_type_checker_knows_the_names_and_no_others(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "program.py"]
     environment = {"PATH": "", "HOME": str(tmp_path)}
-    if (
-        PACKAGE.parent.name != "site-packages"
-    ):  # mypy finds what is installed by itself, and refuses its folder
+    if PACKAGE.parent.name != "site-packages":  # mypy refuses the folder of what is installed
         environment["MYPYPATH"] = str(PACKAGE.parent)
     result = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
